@@ -1,0 +1,240 @@
+"""Bases of rotated filters, built once in float64 with NumPy.
+
+F-Conv writes a filter as a Fourier series on the plane and samples it, turned by each angle
+of the group, on the k x k pixels of a kernel (Xie, Zhao, Xu, Meng, TPAMI 45(4):4537-4551,
+2022, arXiv 2107.14519, sections 3 and 4).  Singular vectors are unique only up to sign and up
+to a rotation among equal singular values, so the basis is made *canonical* here: a checkpoint
+means the same filter on every machine and with every decomposition.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+MASKS = ("adaptive", "gaussian")
+
+# Singular values of the Gram matrix up to this are noise (or functions that vanish on the grid).
+_SMALLEST_SINGULAR_VALUE = 1e-4
+# Singular values closer than this relative distance are one block.  Over k = 2..9, t = 1..16 and
+# p = 2..k, values that are equal by symmetry agree to 2e-11, and a decomposition tells functions
+# 1e-7 apart from each other to 1e-8.  A few values differ by less than that by chance; sharing a
+# block changes their weighted Gram matrix by less than 1e-7 (measured over all these sizes).
+_BLOCK_TOLERANCE = 1e-7
+# Seed of the fixed vectors that are projected onto a block; part of what a checkpoint means.
+_CANONICAL_SEED = 20220304
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FourierBasis:
+    """Functions sampled on a kernel's pixels at every rotation (symbols: k, t, r).
+
+    Attributes:
+      values: float32 `[k, k, t, r]` (row, column, rotation, function), read-only; multiplied by
+        `weights` if smoothing was asked for.
+      rank: r, the number of functions.
+      singular_values: float64, all 2 p^2 of the candidates' Gram matrix, falling.
+      weights: float64 `[r]`, the smoothing weight of each function, applied or not.
+    """
+
+    values: np.ndarray
+    rank: int
+    singular_values: np.ndarray
+    weights: np.ndarray
+
+
+@functools.lru_cache(maxsize=None)
+def fourier_basis(
+    kernel_size: int,
+    num_rotations: int,
+    num_frequencies: int | None = None,
+    *,
+    smooth: bool = True,
+    mask: str = "adaptive",
+) -> FourierBasis:
+    """Returns the Fourier basis of F-Conv, turned to every rotation, canonical and read-only.
+
+    The candidates are, on the grid X (columns), Y (rows) = linspace(-1, 1, k) and at the angle
+    theta_o = 2 pi o / t,
+
+        cos(f_a x' + f_b y') m  and  sin(f_a x' + f_b y') m,     a, b = 0..p-1,
+        x' = cos(theta) X - sin(theta) Y,   y' = sin(theta) X + cos(theta) Y,
+        f_a = (a - p [a > p/2]) pi (p - 1) / p,
+
+    with the mask m(C), C = X^2 + Y^2.  With A the `[k k t, 2 p^2]` matrix of candidates and
+    A^T A = U S U^T, the functions are the columns of A U / sqrt(S) with S > 1e-4: orthonormal
+    over pixels and rotations.  The smoothing weight of function r is 1 / (25 max(v, 0.04)),
+    v = (std_o(s) + std_o(q)) / mean_o(s + q), s_o = (sum_ij B)^2, q_o = k^2 sum_ij B^2: small
+    for functions that the pixel grid changes much when they are turned.
+
+    Canonical: singular values within a relative 1e-7 form a block.  In each block, fixed
+    vectors are projected onto its span and orthonormalised in order (Gram-Schmidt with positive
+    diagonal), which depends on the span alone.
+
+    Args:
+      kernel_size: k, side of the kernel in pixels, at least 2.
+      num_rotations: t, order of the rotation group, at least 1.
+      num_frequencies: p, frequencies along each axis, 2..k; `None` means k.
+      smooth: multiply each function by its smoothing weight.
+      mask: `"adaptive"` (1 if t = 4, else exp(-max(C - 1, 0) / 0.2) for k > 4 and
+        exp(-max(C - 1, 0) / 2) for k <= 4) or `"gaussian"` (exp(-max(C - 1, 0) / 0.2)).
+
+    Raises:
+      ValueError: a size, order or mask that the formulas do not allow.
+    """
+    k, t, p = _checked_sizes(kernel_size, num_rotations, num_frequencies)
+    if mask not in MASKS:
+        raise ValueError(f"mask (={mask!r}) must be one of {', '.join(MASKS)}")
+    candidates = _fourier_candidates(k, t, p, mask).reshape(k * k * t, 2 * p * p)
+    functions, singular_values = _decompose(candidates)
+    functions = _canonical(functions, singular_values[: functions.shape[1]])
+    functions = functions.reshape(k, k, t, -1)
+    weights = _smoothing_weights(functions)
+    values = functions * weights if smooth else functions
+    return _frozen(values, singular_values, weights)
+
+
+@functools.lru_cache(maxsize=None)
+def bicubic_basis(kernel_size: int, num_rotations: int) -> FourierBasis:
+    """Returns B-Conv's basis: one bicubic interpolation function per pixel, turned.
+
+        B_(i,j)(x', y') = cubic(x' - i) cubic(y' - j) m,      i, j = -(k//2)..k//2,
+
+    with pixel offsets x, y in the same range turned as in `fourier_basis`, Keys' cubic
+    convolution kernel (a = -1/2) and the adaptive mask.  Rotation 0 is the pixel basis.
+
+    Args:
+      kernel_size: k, odd, at least 3.
+      num_rotations: t, at least 1.
+
+    Returns:
+      a basis of rank k^2, without smoothing (weights 1) and without orthogonalisation; its
+      `singular_values` are those of the Gram matrix (`[k^2]`, falling).
+
+    Raises:
+      ValueError: an even kernel size, which has no centre pixel, or an impossible size.
+    """
+    k, t, _ = _checked_sizes(kernel_size, num_rotations, None)
+    if k % 2 == 0:
+        raise ValueError(f"kernel_size (={k}) must be odd for the bicubic basis: it needs a centre pixel")
+    offsets = np.arange(k) - k // 2
+    x, y = _turned_grid(offsets.astype(np.float64), t)
+    values = _cubic(x[..., None, None] - offsets) * _cubic(y[..., None, None] - offsets[:, None])
+    unit = np.linspace(-1.0, 1.0, k)
+    values = values * _mask(unit, t, "adaptive")[:, :, None, None, None]
+    values = values.reshape(k, k, t, k * k)
+    singular_values = np.linalg.svd(values.reshape(-1, k * k), compute_uv=False) ** 2
+    return _frozen(values, singular_values, np.ones(k * k))
+
+
+def layer_basis(
+    basis: str, kernel_size: int, num_rotations: int, num_frequencies: int | None, smooth: bool, mask: str
+) -> FourierBasis:
+    """Returns the basis that a layer's options name: `"fourier"` or `"bicubic"`.
+
+    Raises:
+      ValueError: an unknown name, or `num_frequencies` with the bicubic basis, which has none.
+    """
+    if basis == "fourier":
+        return fourier_basis(kernel_size, num_rotations, num_frequencies, smooth=smooth, mask=mask)
+    if basis == "bicubic":
+        if num_frequencies is not None:
+            raise ValueError(f"num_frequencies (={num_frequencies}) must be None for the bicubic basis: it has none")
+        return bicubic_basis(kernel_size, num_rotations)
+    raise ValueError(f"basis (={basis!r}) must be 'fourier' or 'bicubic'")
+
+
+def _checked_sizes(kernel_size, num_rotations, num_frequencies):
+    for name, value in (
+        ("kernel_size", kernel_size),
+        ("num_rotations", num_rotations),
+        ("num_frequencies", kernel_size if num_frequencies is None else num_frequencies),
+    ):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise ValueError(f"{name} (={value!r}) must be a whole number")
+    if kernel_size < 2:
+        raise ValueError(f"kernel_size (={kernel_size}) must be at least 2: one pixel has no grid to turn (see PointwiseFConv)")
+    if num_rotations < 1:
+        raise ValueError(f"num_rotations (={num_rotations}) must be at least 1")
+    if num_frequencies is None:
+        return int(kernel_size), int(num_rotations), int(kernel_size)
+    if not 2 <= num_frequencies <= kernel_size:
+        raise ValueError(
+            f"num_frequencies (={num_frequencies}) must be between 2 and kernel_size (={kernel_size}): "
+            "one frequency is a constant, more than the pixels alias"
+        )
+    return int(kernel_size), int(num_rotations), int(num_frequencies)
+
+
+def _turned_grid(coordinates, num_rotations):
+    """Coordinates `[k]` -> x', y' `[k, k, t]` (row, column, rotation)."""
+    angles = 2.0 * np.pi * np.arange(num_rotations) / num_rotations
+    x, y = np.meshgrid(coordinates, coordinates)
+    x, y = x[..., None], y[..., None]
+    return np.cos(angles) * x - np.sin(angles) * y, np.sin(angles) * x + np.cos(angles) * y
+
+
+def _mask(coordinates, num_rotations, mask):
+    """The mask `[k, k]` that fades the kernel's corners, which leave the kernel when turned."""
+    x, y = np.meshgrid(coordinates, coordinates)
+    outside = np.maximum(x**2 + y**2 - 1.0, 0.0)
+    if mask == "adaptive" and num_rotations == 4:
+        return np.ones_like(outside)
+    width = 2.0 if mask == "adaptive" and len(coordinates) <= 4 else 0.2
+    return np.exp(-outside / width)
+
+
+def _fourier_candidates(k, t, p, mask):
+    coordinates = np.linspace(-1.0, 1.0, k)
+    x, y = _turned_grid(coordinates, t)
+    index = np.arange(p)
+    frequencies = (index - p * (index > p / 2)) * np.pi * (p - 1) / p
+    phase = x[..., None, None] * frequencies[:, None] + y[..., None, None] * frequencies
+    phase = phase.reshape(k, k, t, p * p)
+    candidates = np.concatenate([np.cos(phase), np.sin(phase)], axis=-1)
+    return candidates * _mask(coordinates, t, mask)[:, :, None, None]
+
+
+def _decompose(candidates):
+    """The kept columns of A U / sqrt(S) `[n, r]` and all of S, falling."""
+    vectors, singular_values, _ = np.linalg.svd(candidates.T @ candidates)
+    rank = int(np.sum(singular_values > _SMALLEST_SINGULAR_VALUE))
+    return candidates @ vectors[:, :rank] / np.sqrt(singular_values[:rank]), singular_values
+
+
+def _canonical(functions, singular_values):
+    """Replaces each block's columns by ones that depend on the block's span alone."""
+    fixed = np.random.RandomState(_CANONICAL_SEED).uniform(-1.0, 1.0, functions.shape)  # a frozen stream
+    ends = np.flatnonzero(-np.diff(singular_values) > _BLOCK_TOLERANCE * singular_values[:-1]) + 1
+    blocks = np.split(np.arange(len(singular_values)), ends)
+    return np.concatenate([_canonical_block(functions[:, b], fixed[:, b]) for b in blocks], axis=1)
+
+
+def _canonical_block(functions, fixed):
+    # QR with a positive diagonal of the fixed vectors' coordinates in the block: Q turns with the
+    # block's columns, so the product does not depend on which orthonormal columns came in.
+    q, r = np.linalg.qr(functions.T @ fixed)
+    return functions @ (q * np.where(np.diag(r) < 0.0, -1.0, 1.0))
+
+
+def _smoothing_weights(functions):
+    k = functions.shape[0]
+    sums = np.sum(functions, axis=(0, 1)) ** 2
+    squares = k * k * np.sum(functions**2, axis=(0, 1))
+    change = (np.std(sums, axis=0) + np.std(squares, axis=0)) / np.mean(sums + squares, axis=0)
+    return 1.0 / (25.0 * np.maximum(change, 0.04))
+
+
+def _cubic(distance):
+    """Keys' cubic convolution kernel, a = -1/2."""
+    d = np.abs(distance)
+    near = 1.5 * d**3 - 2.5 * d**2 + 1.0
+    far = -0.5 * d**3 + 2.5 * d**2 - 4.0 * d + 2.0
+    return np.where(d <= 1.0, near, np.where(d < 2.0, far, 0.0))
+
+
+def _frozen(values, singular_values, weights):
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    for array in (values, singular_values, weights):
+        array.setflags(write=False)
+    return FourierBasis(values, values.shape[-1], singular_values, weights)

@@ -1,0 +1,325 @@
+"""Flax NNX layers: each makes parameters and calls one pure function.
+
+Symbols in docstrings: t = num_rotations, k = kernel_size, r = number of basis functions.
+The equivariance law that all layers share: let R turn an image by a quarter turn
+(`jnp.rot90(x, 1, axes=(1, 2))`) and, on a field, also move rotation o to o + t/4 (cyclic).
+Then layer(R x) = R layer(x): exact to rounding when 4 divides t, the padding is symmetric (it
+always is here) and the stride divides (size + 2 padding - k).  Turns by other multiples of
+2 pi / t hold approximately, better for smooth images and larger kernels.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from flax.typing import Dtype
+
+from fconv_jax.basis import FourierBasis, layer_basis
+from fconv_jax.convolve import Padding, convolve_fields, padding_width
+from fconv_jax.filters import group_filter, lifting_filter, pointwise_filter, projecting_filter
+
+INITS = ("he", "report", "paper")
+
+
+class _FConv(nnx.Module):
+    """What the three F-Conv layers share; a subclass names its filter and its coefficients' shape."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int,
+        num_rotations: int = 8,
+        *,
+        strides: int = 1,
+        num_frequencies: int | None = None,
+        padding: Padding = "VALID",
+        use_bias: bool = True,
+        smooth: bool = True,
+        mask: str = "adaptive",
+        basis: str = "fourier",
+        init: str = "he",
+        dtype: Dtype | None = None,
+        param_dtype: Dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        _check_counts(in_features=in_features, out_features=out_features, strides=strides)
+        padding_width(padding, kernel_size)
+        self.in_features, self.out_features = in_features, out_features
+        self.kernel_size, self.num_rotations = kernel_size, num_rotations
+        self.strides, self.padding = strides, padding
+        self.num_frequencies, self.smooth, self.mask, self.basis = num_frequencies, smooth, mask, basis
+        self.use_bias, self.dtype = use_bias, _checked_dtype(dtype)
+        fourier = self.fourier_basis
+        shape = (*self._rotation_axes(), in_features, out_features, fourier.rank)
+        bound = _coefficient_bound(init, shape, self._energy(fourier), fourier)
+        self.coefficients = nnx.Param(_uniform(rngs, shape, bound, _checked_dtype(param_dtype)))
+        bias_bound = _bias_bound(init, math.prod(self._rotation_axes()) * in_features * fourier.rank)
+        self.bias = nnx.Param(_uniform(rngs, (out_features,), bias_bound, param_dtype)) if use_bias else None
+
+    @property
+    def fourier_basis(self) -> FourierBasis:
+        """The layer's basis: cached, read-only NumPy, no part of the layer's state."""
+        return layer_basis(
+            self.basis, self.kernel_size, self.num_rotations, self.num_frequencies, self.smooth, self.mask
+        )
+
+    def filter(self) -> jax.Array:
+        """Returns the layer's convolution filter, expanded from its coefficients (shapes: `fconv_jax.filters`)."""
+        return self._expand(self.coefficients[...], self.fourier_basis.values)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.filter()
+        bias = None if self.bias is None else self.bias[...]
+        x, kernel, bias = nnx.nn.dtypes.promote_dtype((x, kernel, bias), dtype=self.dtype)
+        y = convolve_fields(x, kernel, strides=self.strides, padding=self.padding)
+        return y if bias is None else y + bias
+
+
+class LiftingFConv(_FConv):
+    """F-Conv from images to fields: filter o is the same Fourier series, turned by 2 pi o / t.
+
+        y[b, i, j, o, m] = sum_{u, v, n} x[b, s i + u - w, s j + v - w, n] F[u, v, n, o, m] + bias[m],
+        F[u, v, n, o, m] = sum_r basis[u, v, o, r] coefficients[n, m, r].
+
+    Law: a quarter turn of the input turns the output and moves rotation o to o + t/4, exactly
+    (see the module's docstring for its conditions); other angles approximately.
+
+    Args:
+      in_features: n, channels of the image.
+      out_features: m, features of the field (its channels are m t).
+      kernel_size: k >= 2.
+      num_rotations: t >= 1.
+      strides: s >= 1.  Quarter turns stay exact only where s divides (size + 2 padding - k).
+      num_frequencies: p, 2..k; `None` means k.
+      padding: `"VALID"`, `"SAME"` (odd k) or a number of pixels on each side.
+      use_bias: one bias for each feature, the same at every rotation.
+      smooth: damp the functions that the pixel grid changes when they are turned.
+      mask: `"adaptive"` or `"gaussian"`, see `fourier_basis`.
+      basis: `"fourier"` (F-Conv) or `"bicubic"` (B-Conv, odd k).
+      init: `"he"`: uniform coefficients with which white noise keeps the variance 2 of a
+        He-initialised plain convolution (average over output rotations), biases 0;
+        `"report"`: coefficients and biases uniform within +-1/sqrt(in expand r), expand = t in
+        a group layer, else 1; `"paper"`: coefficients U(-1, 1) sqrt(6 / (in r)) weights, biases 0.
+      dtype: of the computation; `None` promotes input and parameters.
+      param_dtype: of the parameters.
+      rngs: its `params` stream draws the parameters.
+
+    Parameters: `coefficients` `[in, out, r]`, `bias` `[out]`.
+
+    Returns (call): `[batch, height, width, in]` -> `[batch, height', width', t, out]` with
+    height' = (height + 2 padding - k) // s + 1.
+
+    Raises:
+      ValueError: an impossible size, padding, mask, basis, init or input shape.
+
+    >>> import jax, fconv_jax
+    >>> from flax import nnx
+    >>> layer = fconv_jax.LiftingFConv(1, 2, 5, num_rotations=8, rngs=nnx.Rngs(0))
+    >>> layer(jax.numpy.ones((3, 28, 28, 1))).shape
+    (3, 24, 24, 8, 2)
+    """
+
+    _expand = staticmethod(lifting_filter)
+
+    def _rotation_axes(self):
+        return ()
+
+    def _energy(self, basis):
+        # Mean over output rotations: each sees the basis at one angle only.
+        return self.in_features * float(np.sum(np.square(basis.values, dtype=np.float64))) / self.num_rotations
+
+
+class GroupFConv(_FConv):
+    """F-Conv from fields to fields: turned filters over turned and shifted input rotations.
+
+        y[b, i, j, o, m] = sum_{u, v, a, n} x[b, s i + u - w, s j + v - w, a, n] F[u, v, a, n, o, m] + bias[m],
+        F[u, v, a, n, o, m] = sum_r basis[u, v, o, r] coefficients[(a - o) mod t, n, m, r].
+
+    Law: turning the input field by a quarter turn (pixels, and rotation o to o + t/4) turns the
+    output field likewise, exactly (conditions in the module's docstring); other angles
+    approximately.
+
+    Args: as for `LiftingFConv`; `num_rotations` must be the input's.
+
+    Parameters: `coefficients` `[t, in, out, r]`, `bias` `[out]`.
+
+    Returns (call): `[batch, height, width, t, in]` -> `[batch, height', width', t, out]`.
+
+    Raises:
+      ValueError: an impossible size, padding, mask, basis, init or input shape.
+
+    >>> import jax, fconv_jax
+    >>> from flax import nnx
+    >>> layer = fconv_jax.GroupFConv(2, 4, 3, num_rotations=8, padding="SAME", rngs=nnx.Rngs(0))
+    >>> layer(jax.numpy.ones((3, 12, 12, 8, 2))).shape
+    (3, 12, 12, 8, 4)
+    """
+
+    _expand = staticmethod(group_filter)
+
+    def _rotation_axes(self):
+        return (self.num_rotations,)
+
+    def _energy(self, basis):
+        return self.in_features * float(np.sum(np.square(basis.values, dtype=np.float64)))
+
+
+class ProjectingFConv(_FConv):
+    """F-Conv from fields back to images: the rotations are summed, each with its turned filter.
+
+        y[b, i, j, m] = sum_{u, v, o, n} x[b, s i + u - w, s j + v - w, o, n] F[u, v, o, n, m] + bias[m],
+        F[u, v, o, n, m] = sum_r basis[u, v, o, r] coefficients[n, m, r].
+
+    Law: turning the input field by a quarter turn turns the output image, exactly (conditions
+    in the module's docstring); other angles approximately.
+
+    Args: as for `LiftingFConv`; `num_rotations` must be the input's.
+
+    Parameters: `coefficients` `[in, out, r]`, `bias` `[out]`.
+
+    Returns (call): `[batch, height, width, t, in]` -> `[batch, height', width', out]`.
+
+    Raises:
+      ValueError: an impossible size, padding, mask, basis, init or input shape.
+
+    >>> import jax, fconv_jax
+    >>> from flax import nnx
+    >>> layer = fconv_jax.ProjectingFConv(2, 16, 3, num_rotations=8, padding="SAME", rngs=nnx.Rngs(0))
+    >>> layer(jax.numpy.ones((3, 12, 12, 8, 2))).shape
+    (3, 12, 12, 16)
+    """
+
+    _expand = staticmethod(projecting_filter)
+
+    def _rotation_axes(self):
+        return ()
+
+    def _energy(self, basis):
+        return self.in_features * float(np.sum(np.square(basis.values, dtype=np.float64)))
+
+
+class PointwiseFConv(nnx.Module):
+    """1 x 1 F-Conv from fields to fields: mixes features and rotations at each pixel.
+
+        y[b, i, j, o, m] = sum_{a, n} x[b, i s, j s, a, n] coefficients[(a - o) mod t, n, m] + bias[m].
+
+    Law: every turn of pixels that the grid allows, with the shift of the rotation axis, is
+    exact; with a stride s, where s divides (size - 1).
+
+    Args:
+      in_features, out_features: n and m.
+      num_rotations: t >= 1, the input's.
+      strides: s >= 1.
+      use_bias, init, dtype, param_dtype, rngs: as for `LiftingFConv` (r = 1).
+
+    Parameters: `coefficients` `[t, in, out]`, `bias` `[out]`.
+
+    Returns (call): `[batch, height, width, t, in]` -> `[batch, height', width', t, out]`.
+
+    Raises:
+      ValueError: an impossible size, init or input shape.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        num_rotations: int = 8,
+        *,
+        strides: int = 1,
+        use_bias: bool = True,
+        init: str = "he",
+        dtype: Dtype | None = None,
+        param_dtype: Dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        _check_counts(
+            in_features=in_features, out_features=out_features, num_rotations=num_rotations, strides=strides
+        )
+        self.in_features, self.out_features, self.num_rotations = in_features, out_features, num_rotations
+        self.strides, self.use_bias, self.dtype = strides, use_bias, _checked_dtype(dtype)
+        shape = (*self._rotation_axes(), in_features, out_features)
+        fan_in = math.prod(shape[:-1])
+        bound = _coefficient_bound(init, (*shape, 1), fan_in, None)
+        self.coefficients = nnx.Param(_uniform(rngs, shape, bound, _checked_dtype(param_dtype)))
+        self.bias = nnx.Param(_uniform(rngs, (out_features,), _bias_bound(init, fan_in), param_dtype)) if use_bias else None
+
+    def _rotation_axes(self):
+        return (self.num_rotations,)
+
+    def _mix(self, x):
+        kernel = pointwise_filter(self.coefficients[...])
+        x, kernel = nnx.nn.dtypes.promote_dtype((x, kernel), dtype=self.dtype)
+        return convolve_fields(x, kernel[None, None], strides=self.strides)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self._mix(x)
+        return y if self.bias is None else y + self.bias[...].astype(y.dtype)
+
+
+class LiftingPointwiseFConv(PointwiseFConv):
+    """1 x 1 F-Conv from images to fields: a plain 1 x 1 convolution, the same at every rotation.
+
+        y[b, i, j, o, m] = sum_n x[b, i s, j s, n] coefficients[n, m] + bias[m]   for every o.
+
+    Args, law, errors: as for `PointwiseFConv`.
+
+    Parameters: `coefficients` `[in, out]`, `bias` `[out]`.
+
+    Returns (call): `[batch, height, width, in]` -> `[batch, height', width', t, out]`.
+    """
+
+    def _rotation_axes(self):
+        return ()
+
+    def _mix(self, x):
+        x, kernel = nnx.nn.dtypes.promote_dtype((x, self.coefficients[...]), dtype=self.dtype)
+        y = convolve_fields(x, kernel[None, None], strides=self.strides)
+        return jnp.broadcast_to(y[..., None, :], (*y.shape[:3], self.num_rotations, self.out_features))
+
+
+def _coefficient_bound(init, shape, energy, basis):
+    """The bound (a number, or `[r]`) of the uniform distribution that `init` names.
+
+    A uniform variable within +-b has variance b^2 / 3; `energy` is the sum of squares that
+    multiplies the coefficients' variance in an output pixel's variance.
+    """
+    in_features, rank = shape[-3], shape[-1]
+    if init == "he":
+        return math.sqrt(3.0 * 2.0 / energy)
+    if init == "report":
+        return 1.0 / math.sqrt(math.prod(shape[:-3]) * in_features * rank)
+    if init == "paper":
+        weights = 1.0 if basis is None else basis.weights
+        return math.sqrt(6.0 / (in_features * rank)) * weights
+    raise ValueError(f"init (={init!r}) must be one of {', '.join(INITS)}")
+
+
+def _bias_bound(init, fan_in):
+    return 1.0 / math.sqrt(fan_in) if init == "report" else 0.0
+
+
+def _uniform(rngs, shape, bound, dtype):
+    values = jax.random.uniform(rngs.params(), shape, dtype, -1.0, 1.0)
+    return values * jnp.asarray(bound, dtype)
+
+
+def _check_counts(**counts):
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} (={value!r}) must be a whole number of at least 1")
+
+
+def _checked_dtype(dtype):
+    if dtype is None:
+        return None
+    try:
+        floating = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        floating = False
+    if not floating:
+        raise ValueError(f"dtype (={dtype!r}) must be a floating-point type such as jnp.float32 or jnp.bfloat16")
+    return dtype
