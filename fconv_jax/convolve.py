@@ -85,3 +85,23 @@ def convolve_fields(x: jax.Array, kernel: jax.Array, *, strides: int = 1, paddin
 
 def _product(sizes):
     return functools.reduce(lambda a, b: a * b, sizes, 1)
+
+
+def conv_general_dilated(lhs, rhs, window_strides, padding, *, dimension_numbers, **options):
+    """`lax.conv_general_dilated` for `nnx.Conv`, computed by `convolve` where that covers the case.
+
+    Pass it as `nnx.Conv(..., conv_general_dilated=fconv_jax.conv_general_dilated)`; anything
+    but a plain two-dimensional convolution of equal strides and paddings goes to `jax.lax`.
+    """
+    unit = all(
+        value in (None, 1, (1, 1)) or name in ("precision", "preferred_element_type") and value is None
+        for name, value in options.items()
+    )
+    pads = {tuple(pair) for pair in padding} if not isinstance(padding, str) else set()
+    widths = {width for pair in pads for width in pair}
+    layout = dimension_numbers == jax.lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+    if unit and layout and len(widths) == 1 and len(set(window_strides)) == 1 and rhs.shape[0] == rhs.shape[1]:
+        return convolve(lhs, rhs, strides=int(window_strides[0]), padding=int(widths.pop()))
+    return jax.lax.conv_general_dilated(
+        lhs, rhs, window_strides, padding, dimension_numbers=dimension_numbers, **options
+    )

@@ -1,0 +1,43 @@
+"""Networks by name: the report's, the paper's and the invariant ones."""
+
+import functools
+
+from flax import nnx
+
+from fconv_jax.models.alexnet import AlexNet
+from fconv_jax.models.lenet import ClassicLeNet, LeNet
+
+MODELS = {
+    "lenet": LeNet,
+    "lenet_fconv": functools.partial(LeNet, fconv=True),
+    "lenet_classic": ClassicLeNet,
+    "alexnet": AlexNet,
+    "alexnet_fconv": functools.partial(AlexNet, fconv=True),
+}
+
+
+def create(name: str, *, num_classes: int = 10, init: str = "report", rngs: nnx.Rngs) -> nnx.Module:
+    """Returns the network `name` of `MODELS` with fresh parameters.
+
+    Args:
+      name: see `MODELS`.
+      num_classes: size of the logits, at least 1.
+      init: `"report"` (as published) or `"he"` (variance-preserving).
+      rngs: its `params` stream draws the parameters.
+
+    Raises:
+      ValueError: an unknown name or init, or no classes.
+
+    >>> from flax import nnx
+    >>> import jax, fconv_jax
+    >>> model = fconv_jax.models.create("lenet_fconv", rngs=nnx.Rngs(0))
+    >>> model(jax.numpy.zeros((2, 28, 28, 1))).shape
+    (2, 10)
+    """
+    if name not in MODELS:
+        raise ValueError(f"model (={name!r}) must be one of {', '.join(MODELS)}")
+    if init not in ("report", "he"):
+        raise ValueError(f"init (={init!r}) must be 'report' or 'he'")
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+        raise ValueError(f"num_classes (={num_classes!r}) must be a whole number of at least 1")
+    return MODELS[name](num_classes=num_classes, init=init, rngs=rngs)

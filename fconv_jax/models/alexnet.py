@@ -1,0 +1,72 @@
+"""The report's AlexNets for 28 x 28 images: `alexnet` and `alexnet_fconv`."""
+
+from flax import nnx
+
+from fconv_jax.layers import GroupFConv, LiftingFConv, ProjectingFConv
+from fconv_jax.models.initial import plain_conv, plain_dense
+from fconv_jax.models.stages import Dropout, StagedModel, flatten
+from fconv_jax.pooling import corner_max_pool
+
+_WIDTHS = (64, 192, 384, 256, 256)
+_DENSE = 4096
+
+
+class AlexNet(StagedModel):
+    """Five convolutions (5x5, then 3x3, widths 64, 192, 384, 256, 256) and three dense layers.
+
+    With `fconv`, a lifting, three group and one projecting F-Conv of the same widths: width / 8
+    features at 8 rotations.  The pools are those of PyTorch, and the last one, 7 -> 3, drops a
+    row and a column: quarter turns are exact up to it and not beyond.
+    """
+
+    input_shape = (28, 28, 1)
+
+    def __init__(self, *, num_classes: int = 10, fconv: bool = False, init: str = "report", rngs: nnx.Rngs):
+        convs = _fconvs(init, rngs) if fconv else _plain_convs(init, rngs)
+        self.conv1, self.conv2, self.conv3, self.conv4, self.conv5 = convs
+        dense_init = "alexnet" if init == "report" and not fconv else init
+        self.dropout1 = Dropout(0.5)
+        self.dense1 = plain_dense(3 * 3 * _WIDTHS[-1], _DENSE, init=dense_init, rngs=rngs)
+        self.dropout2 = Dropout(0.5)
+        self.dense2 = plain_dense(_DENSE, _DENSE, init=dense_init, rngs=rngs)
+        self.dense3 = plain_dense(_DENSE, num_classes, init=dense_init, rngs=rngs)
+
+    @property
+    def stages(self):
+        return (
+            ("conv1", self.conv1),
+            ("relu1", nnx.relu),
+            ("pool1", corner_max_pool),
+            ("conv2", self.conv2),
+            ("relu2", nnx.relu),
+            ("pool2", corner_max_pool),
+            ("conv3", self.conv3),
+            ("relu3", nnx.relu),
+            ("conv4", self.conv4),
+            ("relu4", nnx.relu),
+            ("conv5", self.conv5),
+            ("relu5", nnx.relu),
+            ("pool3", corner_max_pool),
+            ("flatten", flatten),
+            ("dropout1", self.dropout1),
+            ("dense1", self.dense1),
+            ("relu6", nnx.relu),
+            ("dropout2", self.dropout2),
+            ("dense2", self.dense2),
+            ("relu7", nnx.relu),
+            ("dense3", self.dense3),
+        )
+
+
+def _plain_convs(init, rngs):
+    init = "alexnet" if init == "report" else init
+    sizes = zip((1, *_WIDTHS), _WIDTHS, (5, 3, 3, 3, 3))
+    return [plain_conv(n, m, k, padding=k // 2, init=init, rngs=rngs) for n, m, k in sizes]
+
+
+def _fconvs(init, rngs, num_rotations=8):
+    features = [width // num_rotations for width in _WIDTHS]
+    options = dict(num_rotations=num_rotations, padding="SAME", init=init, rngs=rngs)
+    lifting = LiftingFConv(1, features[0], 5, **options)
+    groups = [GroupFConv(features[i], features[i + 1], 3, **options) for i in range(3)]
+    return [lifting, *groups, ProjectingFConv(features[3], _WIDTHS[4], 3, **options)]

@@ -1,0 +1,61 @@
+"""Plain convolutions and dense layers with the initial weights that a model's `init` names."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from fconv_jax.convolve import conv_general_dilated
+
+# Uniform within +-1/sqrt(fan_in), PyTorch's default: a variance of 1 / (3 fan_in).
+_torch_uniform = nnx.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
+_alexnet_conv = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+_alexnet_dense = nnx.initializers.normal(0.01)
+
+
+def plain_conv(
+    in_features: int, out_features: int, kernel_size: int, *, padding: int = 0, init: str, rngs: nnx.Rngs
+) -> nnx.Conv:
+    """Returns a plain convolution, `[batch, height, width, in]` -> `[batch, height', width', out]`.
+
+    `init`: `"report"` (weights and biases uniform within +-1/sqrt(fan_in)), `"he"` (uniform with
+    variance 2 / fan_in, biases 0) or `"alexnet"` (normal with variance 2 / fan_out, biases 0).
+
+    Raises:
+      ValueError: another `init`.
+    """
+    kernel_init, bias_init = _initializers(init, in_features * kernel_size**2, _alexnet_conv)
+    return nnx.Conv(
+        in_features,
+        out_features,
+        (kernel_size, kernel_size),
+        padding=((padding, padding), (padding, padding)),
+        kernel_init=kernel_init,
+        bias_init=bias_init,
+        conv_general_dilated=conv_general_dilated,
+        rngs=rngs,
+    )
+
+
+def plain_dense(in_features: int, out_features: int, *, init: str, rngs: nnx.Rngs) -> nnx.Linear:
+    """Returns a dense layer; `init` as in `plain_conv`, but `"alexnet"` is normal with std 0.01."""
+    kernel_init, bias_init = _initializers(init, in_features, _alexnet_dense)
+    return nnx.Linear(in_features, out_features, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs)
+
+
+def _initializers(init, fan_in, alexnet):
+    if init == "report":
+        return _torch_uniform, _bias_uniform(1.0 / math.sqrt(fan_in))
+    if init == "he":
+        return nnx.initializers.he_uniform(), nnx.initializers.zeros
+    if init == "alexnet":
+        return alexnet, nnx.initializers.zeros
+    raise ValueError(f"init (={init!r}) must be 'report' or 'he'")
+
+
+def _bias_uniform(bound):
+    def draw(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return draw

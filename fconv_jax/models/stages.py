@@ -1,0 +1,63 @@
+"""What every model shares: it runs through an ordered tuple of named stages."""
+
+import jax
+from flax import nnx
+
+from fconv_jax.pooling import FieldDropout, image_keys
+
+
+class Dropout(nnx.Dropout):
+    """`nnx.Dropout` with one key for each image, so that a mask does not depend on how a batch is cut."""
+
+    def __call__(self, x: jax.Array, rngs=None) -> jax.Array:
+        if self.deterministic or self.rate == 0.0:
+            return x
+        drop = super().__call__
+        return jax.vmap(lambda image, key: drop(image, rngs=key))(x, image_keys(rngs, x.shape[0]))
+
+
+def flatten(x: jax.Array) -> jax.Array:
+    """`[batch, ...]` -> `[batch, features]`, rows and columns first, channel fastest."""
+    return x.reshape(x.shape[0], -1)
+
+
+class StagedModel(nnx.Module):
+    """A network that is the composition of its `stages`.
+
+    A subclass makes its modules in `__init__`, sets `input_shape` and defines the property
+    `stages`: an ordered tuple of (name, callable), pools and flatten included.
+    """
+
+    input_shape: tuple[int | None, int | None, int]
+
+    def __call__(self, images: jax.Array, rngs=None) -> jax.Array:
+        """Returns the logits `[batch, num_classes]` of `images` `[batch, height, width, channel]` in 0..1.
+
+        Args:
+          rngs: for a network with dropout in training mode: `nnx.Rngs` with a `dropout` stream, one
+            key, or an array of one key for each image.
+
+        Raises:
+          ValueError: images of another shape, or training mode of a network with dropout without `rngs`.
+        """
+        self._check_images(images)
+        stages = self.stages
+        active = [i for i, (_, stage) in enumerate(stages) if _draws(stage)]
+        if active and rngs is None:
+            raise ValueError("a network with dropout needs rngs in training mode; call model.eval() to evaluate it")
+        keys = image_keys(rngs, images.shape[0]) if active else None
+        x = images
+        for i, (_, stage) in enumerate(stages):
+            x = stage(x, rngs=jax.vmap(jax.random.fold_in, (0, None))(keys, i)) if i in active else stage(x)
+        return x
+
+    def _check_images(self, images):
+        expected = self.input_shape
+        fits = images.ndim == 4 and all(want in (None, have) for want, have in zip(expected, images.shape[1:]))
+        if not fits:
+            sizes = ", ".join("any" if size is None else str(size) for size in expected)
+            raise ValueError(f"images of shape {images.shape} must be [batch, {sizes}]")
+
+
+def _draws(stage) -> bool:
+    return isinstance(stage, (Dropout, FieldDropout)) and not stage.deterministic and stage.rate > 0.0
