@@ -54,7 +54,7 @@ class _FConv(nnx.Module):
         self.use_bias, self.dtype = use_bias, _checked_dtype(dtype)
         fourier = self.fourier_basis
         shape = (*self._rotation_axes(), in_features, out_features, fourier.rank)
-        bound = _coefficient_bound(init, shape, self._energy(fourier), fourier)
+        bound = _coefficient_bound(init, shape, self._filters_summed(), fourier)
         self.coefficients = nnx.Param(_uniform(rngs, shape, bound, _checked_dtype(param_dtype)))
         bias_bound = _bias_bound(init, math.prod(self._rotation_axes()) * in_features * fourier.rank)
         self.bias = nnx.Param(_uniform(rngs, (out_features,), bias_bound, param_dtype)) if use_bias else None
@@ -99,8 +99,8 @@ class LiftingFConv(_FConv):
       smooth: damp the functions that the pixel grid changes when they are turned.
       mask: `"adaptive"` or `"gaussian"`, see `fourier_basis`.
       basis: `"fourier"` (F-Conv) or `"bicubic"` (B-Conv, odd k).
-      init: `"he"`: uniform coefficients with which white noise keeps the variance 2 of a
-        He-initialised plain convolution (average over output rotations), biases 0;
+      init: `"he"`: uniform coefficients, equal shares for the functions of the basis, with which
+        the filters have the variance of a He-initialised plain kernel, biases 0;
         `"report"`: coefficients and biases uniform within +-1/sqrt(in expand r), expand = t in
         a group layer, else 1; `"paper"`: coefficients U(-1, 1) sqrt(6 / (in r)) weights, biases 0.
       dtype: of the computation; `None` promotes input and parameters.
@@ -127,9 +127,8 @@ class LiftingFConv(_FConv):
     def _rotation_axes(self):
         return ()
 
-    def _energy(self, basis):
-        # Mean over output rotations: each sees the basis at one angle only.
-        return self.in_features * float(np.sum(np.square(basis.values, dtype=np.float64))) / self.num_rotations
+    def _filters_summed(self):
+        return 1.0 / self.num_rotations  # an output pixel sees the basis at one of its t angles
 
 
 class GroupFConv(_FConv):
@@ -163,8 +162,8 @@ class GroupFConv(_FConv):
     def _rotation_axes(self):
         return (self.num_rotations,)
 
-    def _energy(self, basis):
-        return self.in_features * float(np.sum(np.square(basis.values, dtype=np.float64)))
+    def _filters_summed(self):
+        return 1.0  # t input rotations, each with the basis at one of its t angles
 
 
 class ProjectingFConv(_FConv):
@@ -197,8 +196,8 @@ class ProjectingFConv(_FConv):
     def _rotation_axes(self):
         return ()
 
-    def _energy(self, basis):
-        return self.in_features * float(np.sum(np.square(basis.values, dtype=np.float64)))
+    def _filters_summed(self):
+        return 1.0  # t input rotations, each with the basis at its own angle
 
 
 class PointwiseFConv(nnx.Module):
@@ -243,7 +242,7 @@ class PointwiseFConv(nnx.Module):
         self.strides, self.use_bias, self.dtype = strides, use_bias, _checked_dtype(dtype)
         shape = (*self._rotation_axes(), in_features, out_features)
         fan_in = math.prod(shape[:-1])
-        bound = _coefficient_bound(init, (*shape, 1), fan_in, None)
+        bound = _coefficient_bound(init, (*shape, 1), math.prod(shape[:-2]), None)
         self.coefficients = nnx.Param(_uniform(rngs, shape, bound, _checked_dtype(param_dtype)))
         self.bias = nnx.Param(_uniform(rngs, (out_features,), _bias_bound(init, fan_in), param_dtype)) if use_bias else None
 
@@ -281,15 +280,18 @@ class LiftingPointwiseFConv(PointwiseFConv):
         return jnp.broadcast_to(y[..., None, :], (*y.shape[:3], self.num_rotations, self.out_features))
 
 
-def _coefficient_bound(init, shape, energy, basis):
+def _coefficient_bound(init, shape, filters_summed, basis):
     """The bound (a number, or `[r]`) of the uniform distribution that `init` names.
 
-    A uniform variable within +-b has variance b^2 / 3; `energy` is the sum of squares that
-    multiplies the coefficients' variance in an output pixel's variance.
+    `"he"`: an output pixel of white noise has the variance in * filters_summed * sum_r var(c_r) |B_r|^2,
+    |B_r|^2 = sum over pixels and rotations.  It is 2, with equal shares for the functions: then
+    the filters' covariance is (on the span) that of a plain He-initialised kernel, and smooth
+    inputs keep their variance too.  A uniform variable within +-b has the variance b^2 / 3.
     """
     in_features, rank = shape[-3], shape[-1]
     if init == "he":
-        return math.sqrt(3.0 * 2.0 / energy)
+        norms = 1.0 if basis is None else np.sqrt(np.sum(np.square(basis.values, dtype=np.float64), axis=(0, 1, 2)))
+        return math.sqrt(3.0 * 2.0 / (in_features * filters_summed * rank)) / norms
     if init == "report":
         return 1.0 / math.sqrt(math.prod(shape[:-3]) * in_features * rank)
     if init == "paper":
