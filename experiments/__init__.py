@@ -1,0 +1,1 @@
+"""Programs that train, evaluate and report: the experiments of the report and what goes beyond it."""
