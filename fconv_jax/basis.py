@@ -43,7 +43,7 @@ class FourierBasis:
     weights: np.ndarray
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def fourier_basis(
     kernel_size: int,
     num_rotations: int,
@@ -94,7 +94,7 @@ def fourier_basis(
     return _frozen(values, singular_values, weights)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def bicubic_basis(kernel_size: int, num_rotations: int) -> FourierBasis:
     """Returns B-Conv's basis: one bicubic interpolation function per pixel, turned.
 
@@ -153,7 +153,9 @@ def _checked_sizes(kernel_size, num_rotations, num_frequencies):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
             raise ValueError(f"{name} (={value!r}) must be a whole number")
     if kernel_size < 2:
-        raise ValueError(f"kernel_size (={kernel_size}) must be at least 2: one pixel has no grid to turn (see PointwiseFConv)")
+        raise ValueError(
+            f"kernel_size (={kernel_size}) must be at least 2: one pixel has no grid to turn (see PointwiseFConv)"
+        )
     if num_rotations < 1:
         raise ValueError(f"num_rotations (={num_rotations}) must be at least 1")
     if num_frequencies is None:

@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 
 Padding = str | int
 
@@ -57,7 +56,7 @@ def convolve(x: jax.Array, kernel: jax.Array, *, strides: int = 1, padding: Padd
     if x.ndim != 4 or x.shape[-1] != kernel.shape[2]:
         raise ValueError(f"input of shape {x.shape} must be [batch, height, width, {kernel.shape[2]}]")
     if min(x.shape[1], x.shape[2]) + 2 * width < k:
-        raise ValueError(f"an image of {x.shape[1]} x {x.shape[2]} with padding {width} is smaller than the kernel (={k})")
+        raise ValueError(f"an image of {x.shape[1]} x {x.shape[2]} with padding {width} is below the kernel (={k})")
     return jax.lax.conv_general_dilated(
         x,
         kernel,
@@ -93,10 +92,7 @@ def conv_general_dilated(lhs, rhs, window_strides, padding, *, dimension_numbers
     Pass it as `nnx.Conv(..., conv_general_dilated=fconv_jax.conv_general_dilated)`; anything
     but a plain two-dimensional convolution of equal strides and paddings goes to `jax.lax`.
     """
-    unit = all(
-        value in (None, 1, (1, 1)) or name in ("precision", "preferred_element_type") and value is None
-        for name, value in options.items()
-    )
+    unit = all(value in (None, 1, (1, 1)) for value in options.values())
     pads = {tuple(pair) for pair in padding} if not isinstance(padding, str) else set()
     widths = {width for pair in pads for width in pair}
     layout = dimension_numbers == jax.lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))

@@ -87,9 +87,9 @@ def pointwise_filter(coefficients: jax.Array) -> jax.Array:
 def _check_rank(coefficients, basis, num_axes):
     if coefficients.ndim != num_axes or basis.ndim != 4:
         raise ValueError(
-            f"coefficients of shape {coefficients.shape} must have {num_axes} axes and a basis of shape {basis.shape} four"
+            f"coefficients of shape {coefficients.shape} must have {num_axes} axes, a basis {basis.shape} four"
         )
     if coefficients.shape[-1] != basis.shape[-1]:
         raise ValueError(
-            f"coefficients have {coefficients.shape[-1]} numbers on their last axis, the basis has {basis.shape[-1]} functions"
+            f"coefficients have {coefficients.shape[-1]} numbers a filter, the basis has {basis.shape[-1]} functions"
         )

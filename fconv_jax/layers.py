@@ -54,7 +54,9 @@ class _FConv(nnx.Module):
         self.use_bias, self.dtype = use_bias, _checked_dtype(dtype)
         fourier = self.fourier_basis
         shape = (*self._rotation_axes(), in_features, out_features, fourier.rank)
-        bound = _coefficient_bound(init, shape, self._filters_summed(), fourier)
+        bound = _coefficient_bound(
+            init, shape, fourier, isinstance(self, ProjectingFConv), isinstance(self, LiftingFConv)
+        )
         self.coefficients = nnx.Param(_uniform(rngs, shape, bound, _checked_dtype(param_dtype)))
         bias_bound = _bias_bound(init, math.prod(self._rotation_axes()) * in_features * fourier.rank)
         self.bias = nnx.Param(_uniform(rngs, (out_features,), bias_bound, param_dtype)) if use_bias else None
@@ -127,9 +129,6 @@ class LiftingFConv(_FConv):
     def _rotation_axes(self):
         return ()
 
-    def _filters_summed(self):
-        return 1.0 / self.num_rotations  # an output pixel sees the basis at one of its t angles
-
 
 class GroupFConv(_FConv):
     """F-Conv from fields to fields: turned filters over turned and shifted input rotations.
@@ -162,9 +161,6 @@ class GroupFConv(_FConv):
     def _rotation_axes(self):
         return (self.num_rotations,)
 
-    def _filters_summed(self):
-        return 1.0  # t input rotations, each with the basis at one of its t angles
-
 
 class ProjectingFConv(_FConv):
     """F-Conv from fields back to images: the rotations are summed, each with its turned filter.
@@ -195,9 +191,6 @@ class ProjectingFConv(_FConv):
 
     def _rotation_axes(self):
         return ()
-
-    def _filters_summed(self):
-        return 1.0  # t input rotations, each with the basis at its own angle
 
 
 class PointwiseFConv(nnx.Module):
@@ -235,16 +228,15 @@ class PointwiseFConv(nnx.Module):
         param_dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        _check_counts(
-            in_features=in_features, out_features=out_features, num_rotations=num_rotations, strides=strides
-        )
+        _check_counts(in_features=in_features, out_features=out_features, num_rotations=num_rotations, strides=strides)
         self.in_features, self.out_features, self.num_rotations = in_features, out_features, num_rotations
         self.strides, self.use_bias, self.dtype = strides, use_bias, _checked_dtype(dtype)
         shape = (*self._rotation_axes(), in_features, out_features)
         fan_in = math.prod(shape[:-1])
-        bound = _coefficient_bound(init, (*shape, 1), math.prod(shape[:-2]), None)
+        bound = _coefficient_bound(init, (1, math.prod(shape[:-1]), out_features, 1), None)
         self.coefficients = nnx.Param(_uniform(rngs, shape, bound, _checked_dtype(param_dtype)))
-        self.bias = nnx.Param(_uniform(rngs, (out_features,), _bias_bound(init, fan_in), param_dtype)) if use_bias else None
+        bias_bound = _bias_bound(init, fan_in)
+        self.bias = nnx.Param(_uniform(rngs, (out_features,), bias_bound, param_dtype)) if use_bias else None
 
     def _rotation_axes(self):
         return (self.num_rotations,)
@@ -280,24 +272,34 @@ class LiftingPointwiseFConv(PointwiseFConv):
         return jnp.broadcast_to(y[..., None, :], (*y.shape[:3], self.num_rotations, self.out_features))
 
 
-def _coefficient_bound(init, shape, filters_summed, basis):
-    """The bound (a number, or `[r]`) of the uniform distribution that `init` names.
-
-    `"he"`: an output pixel of white noise has the variance in * filters_summed * sum_r var(c_r) |B_r|^2,
-    |B_r|^2 = sum over pixels and rotations.  It is 2, with equal shares for the functions: then
-    the filters' covariance is (on the span) that of a plain He-initialised kernel, and smooth
-    inputs keep their variance too.  A uniform variable within +-b has the variance b^2 / 3.
-    """
+def _coefficient_bound(init, shape, basis, projecting=False, lifting=False):
+    """The bound (a number, or `[r]`) of the uniform distribution that `init` names; its variance is bound^2 / 3."""
     in_features, rank = shape[-3], shape[-1]
     if init == "he":
-        norms = 1.0 if basis is None else np.sqrt(np.sum(np.square(basis.values, dtype=np.float64), axis=(0, 1, 2)))
-        return math.sqrt(3.0 * 2.0 / (in_features * filters_summed * rank)) / norms
+        return math.sqrt(3.0) * _he_deviations(in_features, rank, basis, projecting, lifting)
     if init == "report":
         return 1.0 / math.sqrt(math.prod(shape[:-3]) * in_features * rank)
     if init == "paper":
         weights = 1.0 if basis is None else basis.weights
         return math.sqrt(6.0 / (in_features * rank)) * weights
     raise ValueError(f"init (={init!r}) must be one of {', '.join(INITS)}")
+
+
+def _he_deviations(in_features, rank, basis, projecting, lifting):
+    """Standard deviations of the coefficients with which a layer keeps the variance as a He kernel does.
+
+    An output pixel of white noise has the variance n in sum_r var(c_r) |B_r|^2, |B_r|^2 the sum
+    over pixels and rotations, n = 1/t in a lifting layer (it sees one angle of t) and 1 in the
+    others.  It is made 2.  Functions get equal shares: then the filters' covariance is, on the
+    span, that of a plain kernel, and smooth images keep their variance too.  A projecting layer
+    also adds the rotations up, and what they share (after a ReLU: much) adds coherently, so
+    there a function counts with the square of its sum over rotations where that is larger.
+    """
+    values = np.ones((1, 1, 1, rank)) if basis is None else basis.values.astype(np.float64)
+    energies = np.sum(values**2, axis=(0, 1, 2))
+    norms = np.maximum(energies, np.sum(np.sum(values, axis=2) ** 2, axis=(0, 1))) if projecting else energies
+    angles_seen = 1.0 / values.shape[2] if lifting else 1.0
+    return np.sqrt(2.0 / (in_features * angles_seen * np.sum(energies / norms)) / norms)
 
 
 def _bias_bound(init, fan_in):

@@ -31,7 +31,9 @@ def corner_max_pool(x: jax.Array, window: int = 2, *, padding: int = 0) -> jax.A
     """
     height, width = x.shape[1] + 2 * padding, x.shape[2] + 2 * padding
     if min(height, width) < window:
-        raise ValueError(f"an image of {x.shape[1]} x {x.shape[2]} with padding {padding} is smaller than the window (={window})")
+        raise ValueError(
+            f"an image of {x.shape[1]} x {x.shape[2]} with padding {padding} is below the window (={window})"
+        )
     if padding:
         pads = [(0, 0), (padding, padding), (padding, padding)] + [(0, 0)] * (x.ndim - 3)
         x = jnp.pad(x, pads, constant_values=-jnp.inf)

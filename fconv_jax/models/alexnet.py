@@ -60,13 +60,13 @@ class AlexNet(StagedModel):
 
 def _plain_convs(init, rngs):
     init = "alexnet" if init == "report" else init
-    sizes = zip((1, *_WIDTHS), _WIDTHS, (5, 3, 3, 3, 3))
+    sizes = zip((1, *_WIDTHS), _WIDTHS, (5, 3, 3, 3, 3), strict=False)
     return [plain_conv(n, m, k, padding=k // 2, init=init, rngs=rngs) for n, m, k in sizes]
 
 
 def _fconvs(init, rngs, num_rotations=8):
     features = [width // num_rotations for width in _WIDTHS]
-    options = dict(num_rotations=num_rotations, padding="SAME", init=init, rngs=rngs)
+    options = {"num_rotations": num_rotations, "padding": "SAME", "init": init, "rngs": rngs}
     lifting = LiftingFConv(1, features[0], 5, **options)
     groups = [GroupFConv(features[i], features[i + 1], 3, **options) for i in range(3)]
     return [lifting, *groups, ProjectingFConv(features[3], _WIDTHS[4], 3, **options)]

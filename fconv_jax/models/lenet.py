@@ -1,7 +1,5 @@
 """The report's LeNets: `lenet`, `lenet_fconv` and the two-convolution `lenet_classic`."""
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from fconv_jax.layers import LiftingFConv

@@ -53,7 +53,9 @@ class StagedModel(nnx.Module):
 
     def _check_images(self, images):
         expected = self.input_shape
-        fits = images.ndim == 4 and all(want in (None, have) for want, have in zip(expected, images.shape[1:]))
+        fits = images.ndim == 4 and all(
+            want in (None, have) for want, have in zip(expected, images.shape[1:], strict=True)
+        )
         if not fits:
             sizes = ", ".join("any" if size is None else str(size) for size in expected)
             raise ValueError(f"images of shape {images.shape} must be [batch, {sizes}]")
