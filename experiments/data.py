@@ -40,11 +40,19 @@ class Split:
     angles: np.ndarray
 
 
-def resolve_dataset(name: str, data_dir: str | os.PathLike | None = None) -> tuple[str, str | None]:
+def resolve_dataset(
+    name: str, data_dir: str | os.PathLike | None = None, *, settings: Sequence[int] = (), data_seed: int = 0
+) -> tuple[str, str | None]:
     """The data set that `name` stands for, and a line for the user if there is something to say.
 
     "auto" is mnist if it is prepared, placed by the user, downloaded earlier or downloadable, else mnist_5k. It
     takes at most a few seconds. Any other name stands for itself.
+
+    Args:
+      name: "auto" or a name of `DATASETS`.
+      data_dir: as for `load`.
+      settings: which must all be prepared with `data_seed` for mnist to count as prepared; none: any one will do.
+      data_seed: as for `load`.
 
     Raises:
       DataError: unknown name, or "auto" finds some but not all of MNIST's files placed.
@@ -53,9 +61,11 @@ def resolve_dataset(name: str, data_dir: str | os.PathLike | None = None) -> tup
         _check_dataset(name)
         return name, None
     root = data_directory(data_dir)
-    if any((root / "rotated_mnist").glob(f"mnist_setting*_seed*/{location.VERSION}")) or find_placed(root, "mnist"):
-        return "mnist", None
-    if is_downloaded(root, "mnist"):
+    if settings:
+        is_prepared = all(location.prepared_directory(root, "mnist", n, data_seed).exists() for n in settings)
+    else:
+        is_prepared = any((root / "rotated_mnist").glob(f"mnist_setting*_seed*/{location.VERSION}"))
+    if is_prepared or find_placed(root, "mnist") or is_downloaded(root, "mnist"):
         return "mnist", None
     if is_reachable("mnist"):
         return "mnist", f"MNIST (12 MB) is being downloaded to {root / 'downloads'}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -57,7 +58,7 @@ class RotatedMnist(FileReaderBuilder):
           progress: called with one line of text now and then while preparing.
           **kwargs: those of a TFDS builder: `config`, `data_dir`, ...
         """
-        super().__init__(file_format="array_record", **kwargs)
+        super().__init__(**kwargs | {"file_format": "array_record"})
         self._progress = progress or (lambda line: None)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -89,7 +90,12 @@ class RotatedMnist(FileReaderBuilder):
     def _read_source(self, dataset: Dataset, dl_manager) -> Source:
         if dataset.name == "mnist_5k":
             return read_embedded(dataset)
-        paths = obtain_files(self.data_dir_root, dataset.name, dl_manager.download)
+
+        def download(urls: dict[str, str]) -> dict[str, Path]:
+            self._progress(f"fetching the four files of {dataset.name} into {self.data_dir_root / 'downloads'}")
+            return dl_manager.download(urls)
+
+        paths = obtain_files(self.data_dir_root, dataset.name, download)
         mend = f"replace it: {way_out(self.data_dir_root, dataset.name)}"
         return read_official(dataset, paths, mend)
 

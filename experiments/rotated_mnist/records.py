@@ -1,7 +1,7 @@
 """Prepared examples as records of ArrayRecord files, written and read many times faster than one by one.
 
-A record is what TFDS itself makes of the example: a serialised `tf.train.Example`. TFDS needs about 100 us to write
-one and 30 us to read one; the two functions here need about 10 us each, and any TFDS reader understands the files.
+A record is what TFDS itself makes of the example: a serialised `tf.train.Example`, so any TFDS reader understands the
+files. TFDS's generic code needs about 100 us to write one and 30 us to read one, the code here about 10 us each.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from tensorflow_datasets.proto import tf_example_pb2
 
 _READ_AT_ONCE = 8192
-_READ_AHEAD = "readahead_buffer_size:4194304"  # A third of the time of reading without it.
+_READ_AHEAD = "readahead_buffer_size:4194304"  # In bytes; TFDS's own way, without it, takes three times longer.
 _MARK = b"\xa5"
 
 

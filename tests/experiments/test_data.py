@@ -120,6 +120,9 @@ def test_auto_online_or_prepared_is_mnist(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "is_reachable", lambda dataset: pytest.fail("asked the network for nothing"))
     prepared_directory(tmp_path, "mnist", 1, 0).mkdir(parents=True)
     assert resolve_dataset("auto", tmp_path) == ("mnist", None)
+    assert resolve_dataset("auto", tmp_path, settings=[1]) == ("mnist", None)
+    monkeypatch.setattr(data, "is_reachable", lambda dataset: False)
+    assert resolve_dataset("auto", tmp_path, settings=[1, 4])[0] == "mnist_5k"
 
 
 def test_named_datasets_stand_for_themselves(tmp_path):
@@ -214,6 +217,7 @@ def test_killed_preparation_is_taken_up(root, tmp_path):
         assert process.poll() is None, process.stderr.read()
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
+    assert process.returncode == -signal.SIGKILL
     folder = prepared_directory(tmp_path, "mnist_5k", 4, 0)
     assert not folder.exists() and list(folder.parent.glob("incomplete.*"))
     assert_equal(load("mnist_5k", 4, data_dir=tmp_path), load("mnist_5k", 4, data_dir=root))
