@@ -43,7 +43,7 @@ class FourierBasis:
     weights: np.ndarray
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None, typed=True)  # typed: 5.0 and True must not find the entry of 5 and 1
 def fourier_basis(
     kernel_size: int,
     num_rotations: int,
@@ -94,7 +94,7 @@ def fourier_basis(
     return _frozen(values, singular_values, weights)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None, typed=True)  # typed: 5.0 and True must not find the entry of 5 and 1
 def bicubic_basis(kernel_size: int, num_rotations: int) -> FourierBasis:
     """Returns B-Conv's basis: one bicubic interpolation function per pixel, turned.
 
