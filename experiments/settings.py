@@ -68,3 +68,39 @@ DATASETS: dict[str, Dataset] = {
     # Batches of 256 make the report's number of steps an epoch: 14 upright, 69 rotated (there 14 and 68).
     "mnist_5k": Dataset("mnist_5k", 3_500, 500, 1_000, Protocol(batch_size=256)),
 }
+
+MODELS = (
+    "lenet",
+    "lenet_fconv",
+    "lenet_classic",
+    "alexnet",
+    "alexnet_fconv",
+    "fconv_mnist_simple",
+    "fconv_mnist",
+)
+"""Names of `fconv_jax.models.MODELS`, listed here so that `--help` need not import jax (a test keeps them equal)."""
+
+FAILED_BELOW = 0.2
+"""A seed whose best validation accuracy stays under this has failed: it is stuck at chance (0.114 in the report)."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that decides a run's numbers. Settings 1 and 3, and 2 and 4, differ in validation and test only."""
+
+    model: str
+    setting: int
+    dataset: str
+    data_seed: int
+    seeds: tuple[int, ...]
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    init: str
+    precision: str
+    seed_map: str
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        return f"setting{self.setting}_{self.model}_{self.dataset}"

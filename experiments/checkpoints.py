@@ -1,0 +1,182 @@
+"""Checkpoints: Orbax saves with a digest, all seeds stacked on axis 0, restored onto any devices.
+
+A step holds `arrays` (a pure dict of arrays) and `record` (JSON): what the arrays are, and the
+sha256 of their bytes, so that a changed byte is an error and never a silent wrong number.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+import fconv_jax
+
+# Bases of two machines differ by rounding only; another basis differs by much more.
+_BASIS_TOLERANCE = 1e-5
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used: one line that says what is wrong and how to mend it."""
+
+
+class Checkpoints:
+    """The saves in one folder, of which the newest is kept; writes in the background.
+
+    A save is atomic: killed in the middle, the one before it is still there.
+    """
+
+    def __init__(self, folder: Path):
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        self.folder = Path(folder).absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, enable_async_checkpointing=True)
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=_handlers())
+
+    def save(self, step: int, arrays: dict, record: dict) -> None:
+        """Saves `arrays` (of any devices) and the JSON `record` as `step`, which must be later than those before."""
+        self._manager.wait_until_finished()
+        record = {**record, "digest": digest(arrays, record)}
+        args = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record))
+        if not self._manager.save(step, args=args, force=True):
+            raise CheckpointError(f"{self.folder}: step {step} is there already")
+
+    def close(self) -> None:
+        """Waits for the last save and closes the folder."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether `folder` holds a finished save."""
+    if not Path(folder).is_dir():
+        return False
+    with _one_line(folder), _manager(folder) as manager:
+        return manager.latest_step() is not None
+
+
+def restore_record(folder: Path) -> dict:
+    """Returns the JSON record of the newest save, not yet checked against its digest.
+
+    Raises:
+      CheckpointError: no save, or one that cannot be read.
+    """
+    with _opened(folder) as (manager, step):
+        return _record(folder, manager, step)
+
+
+def restore(folder: Path, target: dict) -> tuple[dict, dict]:
+    """Returns (arrays, record) of the newest save, placed as `target` (a tree of `ShapeDtypeStruct`) says.
+
+    Raises:
+      CheckpointError: no save, another model, a changed byte or a damaged file.
+    """
+    with _opened(folder) as (manager, step):
+        record = _record(folder, manager, step)
+        _check_shapes(folder, manager.item_metadata(step).arrays, target)
+        arrays = manager.restore(step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(target))).arrays
+    if digest(arrays, {name: value for name, value in record.items() if name != "digest"}) != record["digest"]:
+        raise CheckpointError(f"{folder}: the checkpoint does not match its digest, a byte has changed; use another copy")
+    return arrays, record
+
+
+def digest(arrays: dict, record: dict) -> str:
+    """Returns the sha256 of a tree's names, types, shapes and bytes, and of a JSON record."""
+    total = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    for path, leaf in sorted(_named_leaves(arrays).items()):
+        array = np.ascontiguousarray(jax.device_get(leaf))
+        total.update(json.dumps([path, str(array.dtype), list(array.shape)]).encode())
+        total.update(array.reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
+
+
+def basis_record(model) -> dict:
+    """Returns the bases that a model's coefficients are expressed in, {layer: nested lists}, for `check_basis`."""
+    layers = {".".join(map(str, path)): module for path, module in model.iter_modules() if hasattr(module, "fourier_basis")}
+    return {name: layer.fourier_basis.values.tolist() for name, layer in layers.items()}
+
+
+def check_basis(folder: Path, saved: dict, model) -> None:
+    """Checks that coefficients saved with `basis_record` mean the same filters here.
+
+    Raises:
+      CheckpointError: another basis.
+    """
+    here = basis_record(model)
+    same = set(saved) == set(here) and all(
+        np.shape(saved[name]) == np.shape(here[name])
+        and np.allclose(saved[name], here[name], rtol=0, atol=_BASIS_TOLERANCE)
+        for name in here
+    )
+    if not same:
+        raise CheckpointError(
+            f"{folder}: saved with another filter basis (fconv_jax {fconv_jax.__version__} here); use the version that saved it"
+        )
+
+
+def _handlers():
+    return {"arrays": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
+
+
+@contextlib.contextmanager
+def _manager(folder):
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    manager = ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=_handlers())
+    try:
+        yield manager
+    finally:
+        manager.close()
+
+
+@contextlib.contextmanager
+def _opened(folder):
+    """A manager and its newest step."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    if not Path(folder).is_dir():
+        raise CheckpointError(f"{folder} is not there: name the folder of a run that has saved a checkpoint")
+    with _one_line(folder), _manager(folder) as manager:
+        step = manager.latest_step()
+        if step is None:
+            raise CheckpointError(f"{folder} holds no finished checkpoint: name the folder of a run that has saved one")
+        yield manager, step
+
+
+def _record(folder, manager, step):
+    record = manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore())).record
+    if not isinstance(record, dict) or "digest" not in record:
+        raise CheckpointError(f"{folder}: the checkpoint's record has no digest; use another copy or train again")
+    return record
+
+
+@contextlib.contextmanager
+def _one_line(folder):
+    """Turns whatever a damaged checkpoint makes Orbax raise into one line."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())[:120]
+        raise CheckpointError(
+            f"{folder}: the checkpoint is damaged ({type(error).__name__}: {text}); use another copy or train again"
+        ) from error
+
+
+def _check_shapes(folder, saved, target):
+    have = {path: tuple(leaf.shape) for path, leaf in _named_leaves(saved).items()}
+    want = {path: tuple(leaf.shape) for path, leaf in _named_leaves(target).items()}
+    wrong = sorted(path for path in have.keys() | want.keys() if have.get(path) != want.get(path))
+    if wrong:
+        path = wrong[0]
+        raise CheckpointError(
+            f"{folder}: not a checkpoint of this model: {path} is {have.get(path, 'absent')}, expected "
+            f"{want.get(path, 'nothing')} ({len(wrong)} of {len(want)} entries differ)"
+        )
+
+
+def _named_leaves(tree):
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

@@ -1,0 +1,55 @@
+"""Pictures of a run: its curves, and accuracy against the angle."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+def plot_curves(path: Path, results: dict) -> None:
+    """Writes curves.png: training loss and validation accuracy, seeds as thin lines, their mean bold."""
+    figure, axes = _pyplot().subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    epochs = np.arange(1, results["epochs"] + 1)
+    for axis, name, label in zip(
+        axes, ("train_loss", "validation_curve"), ("training loss", "validation accuracy"), strict=True
+    ):
+        values = np.array(results[name], dtype=float)
+        for seed, row in zip(results["seeds"], values, strict=True):
+            failed = seed in results["failed_seeds"]
+            axis.plot(epochs, row, color="tab:red" if failed else "tab:blue", linewidth=0.7, alpha=0.6)
+        good = [seed not in results["failed_seeds"] for seed in results["seeds"]]
+        if any(good):
+            axis.plot(epochs, values[good].mean(0), color="black", linewidth=1.8, label="mean")
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.grid(alpha=0.3)
+    figure.suptitle(f"{results['model']}, setting {results['setting']}, {results['dataset']}, {len(epochs)} epochs")
+    _save(figure, path)
+
+
+def plot_angles(path: Path, title: str, angles, accuracy) -> None:
+    """Writes angles.png: test accuracy `[seed, angle]` of images that are all turned by one angle."""
+    figure, axis = _pyplot().subplots(figsize=(6, 3.5), layout="constrained")
+    accuracy = np.asarray(accuracy)
+    for row in accuracy:
+        axis.plot(angles, row, color="tab:blue", linewidth=0.7, alpha=0.6)
+    axis.plot(angles, accuracy.mean(0), color="black", linewidth=1.8)
+    axis.set(xlabel="angle (degrees)", ylabel="test accuracy", ylim=(0, 1), title=title)
+    axis.set_xticks(range(-180, 181, 45))
+    axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def _save(figure, path):
+    temporary = path.with_name(f".{path.name}.part")
+    figure.savefig(temporary, dpi=120, format="png", metadata={"Software": None})
+    os.replace(temporary, path)
+    _pyplot().close(figure)
+
+
+def _pyplot():
+    import matplotlib
+
+    matplotlib.use("Agg")  # no screen is needed
+    from matplotlib import pyplot
+
+    return pyplot

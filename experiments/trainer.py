@@ -1,0 +1,127 @@
+"""The compiled programs that train all seeds, and the arrays they work on."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from experiments import training
+from experiments.backends import Plan
+from experiments.data import Split
+from experiments.training import Network
+
+_SEED, _ALL = PartitionSpec("seed"), PartitionSpec()
+
+
+class Trainer:
+    """All seeds' training on all devices: seeds and batches are spread over a ("seed", "data") mesh.
+
+    States, orders and counts have the seeds on axis 0.  Where seeds do not divide by the
+    devices, the last seed is repeated; `rows` drops the repetitions.
+    """
+
+    def __init__(self, network: Network, plan: Plan, seeds: tuple[int, ...], settings, *, batch_size, learning_rate):
+        self.network, self.plan, self.settings = network, plan, tuple(settings)
+        self.num_seeds, self.batch_size, self.learning_rate = len(seeds), batch_size, learning_rate
+        shape = plan.mesh_shape
+        devices = np.asarray(jax.devices()[: shape[0] * shape[1]]).reshape(shape)
+        self.mesh = jax.sharding.Mesh(devices, ("seed", "data"))
+        padded = list(seeds) + [seeds[-1]] * (-len(seeds) % shape[0])
+        self.seeds = jax.device_put(np.asarray(padded, np.uint32), self.sharding)
+
+    @property
+    def sharding(self) -> NamedSharding:
+        """Of everything that has the seeds on axis 0."""
+        return NamedSharding(self.mesh, _SEED)
+
+    def rows(self, tree):
+        """Host copies of a tree's rows of the real seeds."""
+        return jax.tree.map(lambda x: np.asarray(x)[: self.num_seeds], tree)
+
+    def place(self, split: Split):
+        """Copies a whole split, as uint8, to every device."""
+        sharding = NamedSharding(self.mesh, _ALL)
+        return jax.device_put((split.images, split.labels.astype(np.int32)), sharding)
+
+    def abstract_states(self):
+        """Shapes and shardings of the states, for a restore."""
+        states = jax.eval_shape(self._init, self.seeds)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.sharding), states)
+
+    def init(self):
+        """The states before the first step."""
+        return self._init(self.seeds)
+
+    def num_steps(self, data) -> int:
+        """Steps of an epoch, the last smaller one included."""
+        return -(-data[1].shape[0] // self.batch_size)
+
+    def orders(self, data, epoch: int):
+        """The order in which each seed sees the images in `epoch` (from 0)."""
+        return self._orders(data[1].shape[0])(self.seeds, np.int32(epoch))
+
+    def steps(self, states, orders, data, epoch: int, first: int, count: int):
+        """Runs steps `first` .. of `epoch`, at most `count` and at most to the last full batch, or the last batch.
+
+        Donates `states`.  Returns the new states, losses `[seeds, steps done]` and the number of steps done.
+        """
+        full, rest = divmod(data[1].shape[0], self.batch_size)
+        done = min(count, full - first) if first < full else 1
+        program = self._steps(done, self.batch_size) if first < full else self._last_step(rest)
+        states, losses = program(states, self.seeds, np.int32(epoch), np.int32(first), orders, data)
+        return states, losses, done
+
+    def confusion(self, params, stats, data) -> np.ndarray:
+        """Counts `[seeds, class, predicted class]` over a whole split."""
+        parts = [
+            self._confusion(params, stats, np.int32(first), data)
+            for first in range(0, data[1].shape[0], self.plan.eval_size)
+        ]
+        return self.rows(functools.reduce(jnp.add, parts))
+
+    def keep_best(self, states, correct: dict, epoch: int):
+        """Keeps this epoch (from 1) where it is the best; `correct`: {setting: `[num_seeds]`}.  Donates `states`."""
+        padded = {
+            str(setting): jax.device_put(
+                np.pad(counts, (0, self.seeds.shape[0] - self.num_seeds), mode="edge").astype(np.int32), self.sharding
+            )
+            for setting, counts in correct.items()
+        }
+        return self._keep_best(np.int32(epoch), states, padded)
+
+    @functools.cached_property
+    def _init(self):
+        one = functools.partial(training.init, self.network, self.settings, self.learning_rate)
+        return self._program(one, (0,))
+
+    @functools.cache  # noqa: B019 (a trainer lives as long as the process)
+    def _orders(self, num_images):
+        return self._program(functools.partial(training.epoch_order, num_images), (0, None))
+
+    @functools.cache  # noqa: B019
+    def _steps(self, num_steps, batch_size):
+        settings = (self.network, self.plan, self.learning_rate, batch_size, num_steps)
+        return self._program(functools.partial(training.steps, *settings), (0, 0, None, None, 0, None), donate=(0,))
+
+    @functools.cache  # noqa: B019
+    def _last_step(self, size):
+        settings = (self.network, self.plan, self.learning_rate, size)
+        return self._program(functools.partial(training.last_step, *settings), (0, 0, None, None, 0, None), donate=(0,))
+
+    @functools.cached_property
+    def _confusion(self):
+        return self._program(functools.partial(training.confusion, self.network, self.plan), (0, 0, None, None))
+
+    @functools.cached_property
+    def _keep_best(self):
+        return self._program(training.keep_best, (None, 0, 0), donate=(1,))
+
+    def _program(self, one, in_axes, donate=()):
+        """One seed's function, mapped over seeds and devices and compiled."""
+        mapped = training.over_seeds(self.plan, one, in_axes)
+        specs = tuple(_SEED if axis == 0 else _ALL for axis in in_axes)
+        # What is replicated over "data" is so by construction (sums over devices); jax cannot see it through psum of all.
+        sharded = jax.shard_map(mapped, mesh=self.mesh, in_specs=specs, out_specs=_SEED, check_vma=False)
+        return jax.jit(sharded, donate_argnums=donate)

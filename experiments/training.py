@@ -1,0 +1,233 @@
+"""Training: one seed's init, step and epoch as pure functions, and the one place that maps them over seeds.
+
+A seed's state is a dict of arrays:
+
+    params, stats   parameters and batch statistics
+    optimizer       Adam's moments and step count
+    best            {setting: {params, stats, correct, epoch}}: the best validation epoch so far
+
+Random numbers are functions of (seed, purpose, epoch, step, position in the batch), never of
+how the work is cut, so any seed can be replayed alone and any step can be taken up again.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+import fconv_jax
+from experiments.backends import Plan
+
+_INITIAL, _ORDER, _DROPOUT = range(3)  # purposes of a seed's random numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network without its numbers: `graphdef` merged with params and stats is the model.
+
+    `has_stats`: batch statistics make the images of a batch depend on each other, so that a
+    batch must not be cut.
+    """
+
+    graphdef: nnx.GraphDef
+    create: Callable
+    num_classes: int
+    compute_dtype: jnp.dtype
+    has_stats: bool
+
+    def apply(self, params, stats, images, keys=None):
+        """Returns (logits float32, new stats) of uint8 images; training mode if `keys` (one an image) are given."""
+        training = keys is not None
+        model = nnx.merge(self.graphdef, jax.tree.map(self._cast, params), stats, copy=True)
+        model = nnx.view(model, deterministic=not training, use_running_average=not training, raise_if_not_found=False)
+        logits = model(self._cast(images.astype(jnp.float32) / 255), rngs=keys)
+        return logits.astype(jnp.float32), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+    def _cast(self, x):
+        return x.astype(self.compute_dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+
+def build(name: str, *, init: str = "report", num_classes: int = 10, precision: str = "float32") -> Network:
+    """Returns the network `name` of `fconv_jax.models`, without making parameters.
+
+    Args:
+      precision: `"float32"` or `"bfloat16"` for the arithmetic; parameters, statistics and the
+        loss are float32 either way.
+
+    Raises:
+      ValueError: an unknown name, init or precision.
+    """
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision (={precision!r}) must be 'float32' or 'bfloat16'")
+    create = functools.partial(fconv_jax.models.create, name, init=init, num_classes=num_classes)
+    graphdef, _, stats = nnx.split(nnx.eval_shape(lambda: create(rngs=nnx.Rngs(0))), nnx.Param, ...)
+    return Network(graphdef, create, num_classes, jnp.dtype(precision), bool(jax.tree.leaves(stats)))
+
+
+def init(network: Network, settings: tuple[int, ...], learning_rate: float, seed: jax.Array) -> dict:
+    """Returns a seed's state before its first step; `settings` are those whose best epoch is kept."""
+    key = jax.random.fold_in(jax.random.key(seed), _INITIAL)
+    _, params, stats = nnx.split(network.create(rngs=nnx.Rngs(params=key)), nnx.Param, ...)
+    params, stats = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+    best = {"params": params, "stats": stats, "correct": jnp.int32(-1), "epoch": jnp.int32(0)}
+    # Copies, since a state is donated and its arrays must not share memory.
+    kept = {str(setting): jax.tree.map(jnp.copy, best) for setting in settings}
+    return {"params": params, "stats": stats, "optimizer": optax.adam(learning_rate).init(params), "best": kept}
+
+
+def epoch_order(num_images: int, seed: jax.Array, epoch: jax.Array) -> jax.Array:
+    """Returns the order `[num_images]` in which a seed sees the images in `epoch` (from 0)."""
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _ORDER), epoch)
+    return jax.random.permutation(key, num_images)
+
+
+def step(network: Network, plan: Plan, learning_rate: float, state: dict, seed, epoch, index, batch, data):
+    """One Adam step of one seed: Adam on the gradient of the mean loss over the batch's own images.
+
+    Args:
+      seed, epoch, index: which step this is (from 0), for dropout.
+      batch: int32 `[size]`, which images.
+      data: (images uint8 `[n, 28, 28, 1]`, labels int32 `[n]`).
+
+    Returns:
+      the new state, and the batch's mean loss.
+    """
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _DROPOUT), epoch)
+    loss, gradient, stats = _batch_gradient(network, plan, state, jax.random.fold_in(key, index), batch, data)
+    updates, optimizer = optax.adam(learning_rate).update(gradient, state["optimizer"], state["params"])
+    params = optax.apply_updates(state["params"], updates)
+    return {**state, "params": params, "stats": stats, "optimizer": optimizer}, loss
+
+
+def steps(network, plan, learning_rate, batch_size, num_steps, state, seed, epoch, first, order, data):
+    """`num_steps` steps of one seed, from step `first` of the epoch; a whole epoch's full batches, or some of them.
+
+    Returns:
+      the new state, and the mean losses `[num_steps]`.
+    """
+
+    def one(state, index):
+        batch = jax.lax.dynamic_slice(order, (index * batch_size,), (batch_size,))
+        return step(network, plan, learning_rate, state, seed, epoch, index, batch, data)
+
+    if num_steps == 1:  # no loop around it: a CPU runs convolutions inside one far slower
+        state, loss = one(state, first)
+        return state, loss[None]
+    return jax.lax.scan(one, state, first + jnp.arange(num_steps))
+
+
+def last_step(network, plan, learning_rate, size, state, seed, epoch, index, order, data):
+    """The epoch's last, smaller batch of `size` images: a step like any other."""
+    batch = order[order.shape[0] - size :]
+    state, loss = step(network, plan, learning_rate, state, seed, epoch, index, batch, data)
+    return state, loss[None]
+
+
+def confusion(network: Network, plan: Plan, params, stats, first, data):
+    """Counts `[class, predicted class]` int32 over images `first` .. `first + plan.eval_size - 1`, past the end none."""
+    images, labels = data
+    share = -(-plan.eval_size // plan.mesh_shape[1])
+    positions = first + _data_shard(plan) * share + jnp.arange(share)
+    counted = (positions < first + plan.eval_size) & (positions < labels.shape[0])
+    chosen = jnp.minimum(positions, labels.shape[0] - 1)
+    logits = _in_slices(plan, share, lambda rows: network.apply(params, stats, images[chosen[rows]])[0])
+    predicted = jnp.argmax(logits, axis=-1)
+    table = jnp.zeros((network.num_classes,) * 2, jnp.int32)
+    table = table.at[labels[chosen], predicted].add(counted.astype(jnp.int32))
+    return _sum_over_devices(plan, table)
+
+
+def keep_best(epoch: jax.Array, state: dict, correct: dict) -> dict:
+    """Keeps this epoch (from 1) wherever it has more validation images right than all before it.
+
+    Args:
+      correct: {setting: number of validation images that this epoch has right}.
+    """
+    best = {}
+    for setting, kept in state["best"].items():
+        better = correct[setting] > kept["correct"]
+        new = {"params": state["params"], "stats": state["stats"], "correct": correct[setting], "epoch": epoch}
+        best[setting] = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, kept)  # noqa: B023 (used at once)
+    return {**state, "best": best}
+
+
+def over_seeds(plan: Plan, function: Callable, in_axes: tuple[int | None, ...]) -> Callable:
+    """Maps one seed's `function` over seeds on axis 0 of the arguments with `in_axes` 0: the one place that does.
+
+    All maps give the same numbers to float32 rounding.
+    """
+    if plan.seed_map == "vmap":
+        return jax.vmap(function, in_axes=in_axes)
+
+    def mapped(*args):
+        seeded = [arg for arg, axis in zip(args, in_axes, strict=True) if axis == 0]
+
+        def one(row):
+            row = iter(row)
+            return function(*(next(row) if axis == 0 else arg for arg, axis in zip(args, in_axes, strict=True)))
+
+        if plan.seed_map == "loop":
+            return jax.lax.map(one, seeded)
+        rows = [one(jax.tree.map(lambda x, i=i: x[i], seeded)) for i in range(len(jax.tree.leaves(seeded)[0]))]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+
+    return mapped
+
+
+def _batch_gradient(network, plan, state, key, batch, data):
+    """Mean loss, its gradient and the new stats; each device's share of the batch, in slices, then their sum."""
+    images, labels = data
+    size = batch.shape[0]
+    share = size if network.has_stats else _share(size, plan)
+    positions = _data_shard(plan) * share + jnp.arange(share)
+    chosen = batch[jnp.minimum(positions, size - 1)]
+    weights = (positions < size).astype(jnp.float32) / size  # a share's last slice may reach past the end
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
+
+    def loss(params, rows):
+        logits, stats = network.apply(params, state["stats"], images[chosen[rows]], keys[rows])
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[chosen[rows]])
+        return jnp.sum(jnp.where(weights[rows] > 0, losses * weights[rows], 0.0)), stats
+
+    value_and_gradient = jax.value_and_grad(loss, has_aux=True)
+
+    def add(total, rows):
+        (value, stats), gradient = value_and_gradient(state["params"], rows)
+        return jax.tree.map(jnp.add, total, (value, gradient)), stats
+
+    rows = jnp.arange(share)
+    zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, state["params"]))
+    if plan.slice_size is None or network.has_stats:
+        total, stats = add(zero, rows)
+    else:
+        total, stats = jax.lax.scan(add, zero, rows.reshape(-1, plan.slice_size))
+        stats = state["stats"]
+    value, gradient = _sum_over_devices(plan, total)
+    return value, gradient, stats
+
+
+def _in_slices(plan, size, function):
+    """`function` of the rows 0..size-1, slice after slice where the plan has slices."""
+    if plan.slice_size is None or size <= plan.slice_size:
+        return function(jnp.arange(size))
+    padded = -(-size // plan.slice_size) * plan.slice_size
+    rows = jnp.minimum(jnp.arange(padded), size - 1).reshape(-1, plan.slice_size)
+    return jax.lax.map(function, rows).reshape(padded, -1)[:size]
+
+
+def _share(size, plan):
+    """Images of a batch for each device: whole slices."""
+    share = -(-size // plan.mesh_shape[1])
+    return share if plan.slice_size is None else -(-share // plan.slice_size) * plan.slice_size
+
+
+def _data_shard(plan):
+    return jax.lax.axis_index("data") if plan.mesh_shape[1] > 1 else 0
+
+
+def _sum_over_devices(plan, tree):
+    return jax.lax.psum(tree, "data") if plan.mesh_shape[1] > 1 else tree
