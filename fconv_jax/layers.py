@@ -73,6 +73,7 @@ class _FConv(nnx.Module):
         return self._expand(self.coefficients[...], self.fourier_basis.values)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        _check_input(x, self, isinstance(self, LiftingFConv))
         kernel = self.filter()
         bias = None if self.bias is None else self.bias[...]
         x, kernel, bias = nnx.nn.dtypes.promote_dtype((x, kernel, bias), dtype=self.dtype)
@@ -247,6 +248,7 @@ class PointwiseFConv(nnx.Module):
         return convolve_fields(x, kernel[None, None], strides=self.strides)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        _check_input(x, self, isinstance(self, LiftingPointwiseFConv))
         y = self._mix(x)
         return y if self.bias is None else y + self.bias[...].astype(y.dtype)
 
@@ -309,6 +311,13 @@ def _bias_bound(init, fan_in):
 def _uniform(rngs, shape, bound, dtype):
     values = jax.random.uniform(rngs.params(), shape, dtype, -1.0, 1.0)
     return values * jnp.asarray(bound, dtype)
+
+
+def _check_input(x, layer, lifting):
+    # Before `convolve_fields`, which tells a filter's axes by the input's: 8 channels may pass for 8 rotations there.
+    axes = (layer.in_features,) if lifting else (layer.num_rotations, layer.in_features)
+    if x.shape[3:] != axes:
+        raise ValueError(f"input of shape {x.shape} must be [batch, height, width, {', '.join(map(str, axes))}]")
 
 
 def _check_counts(**counts):
