@@ -2,10 +2,24 @@
 
 from fconv_jax import models
 from fconv_jax.basis import FourierBasis, bicubic_basis, fourier_basis
+from fconv_jax.blocks import ResidualBlock
 from fconv_jax.convolve import conv_general_dilated, convolve, convolve_fields
 from fconv_jax.filters import group_filter, lifting_filter, pointwise_filter, projecting_filter, rotation_shift
 from fconv_jax.layers import GroupFConv, LiftingFConv, LiftingPointwiseFConv, PointwiseFConv, ProjectingFConv
-from fconv_jax.pooling import FieldDropout, corner_max_pool
+from fconv_jax.pooling import (
+    FieldDropout,
+    blur_pool,
+    corner_blur_pool,
+    corner_max_pool,
+    disk_mask,
+    max_over_rotations,
+    mean_over_rotations,
+    spatial_max_pool,
+    spatial_mean_pool,
+)
+from fconv_jax.reference_checkpoint import read_reference_checkpoint
+from fconv_jax.reference_weights import load_reference_weights
+from fconv_jax.symmetry import assert_equivariant, equivariance_error, rotate_features, rotate_image
 
 __all__ = [
     "FieldDropout",
@@ -15,16 +29,30 @@ __all__ = [
     "LiftingPointwiseFConv",
     "PointwiseFConv",
     "ProjectingFConv",
+    "ResidualBlock",
+    "assert_equivariant",
     "bicubic_basis",
+    "blur_pool",
     "conv_general_dilated",
     "convolve",
     "convolve_fields",
+    "corner_blur_pool",
     "corner_max_pool",
+    "disk_mask",
+    "equivariance_error",
     "fourier_basis",
     "group_filter",
     "lifting_filter",
+    "load_reference_weights",
+    "max_over_rotations",
+    "mean_over_rotations",
     "models",
     "pointwise_filter",
     "projecting_filter",
+    "read_reference_checkpoint",
+    "rotate_features",
+    "rotate_image",
     "rotation_shift",
+    "spatial_max_pool",
+    "spatial_mean_pool",
 ]

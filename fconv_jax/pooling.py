@@ -2,12 +2,25 @@
 
 Images are `[batch, height, width, channel]`, fields `[batch, height, width, t, channel]`: spatial
 pools work on both, pools over rotations turn a field into an image.
+
+The law of a spatial pool: windows of k pixels, s apart, on n pixels padded by w on both sides
+are mirror-symmetric, and quarter turns exact, where s divides n + 2 w - k.  The symmetric pools
+(`spatial_max_pool`, `spatial_mean_pool`, `blur_pool`) therefore widen their windows by what is left,
+
+    k' = k + (n + 2 w - k) mod s,
+
+along each axis: neighbours then overlap a little, every pixel is seen, and the output has the
+size that it has in PyTorch, (n + 2 w - k) // s + 1.  Windows of 2 take 28 -> 14 -> 7 -> 3 (the
+last with windows of 3, 2 apart); windows of 3, 2 apart, padded by 1, take 28 -> 14 -> 7 -> 4.  With
+`widen=False` a remainder is a `ValueError`.  The `corner_` pools are PyTorch's: they start in
+the top-left corner and drop the remainder, which breaks quarter turns.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 
@@ -41,6 +54,134 @@ def corner_max_pool(x: jax.Array, window: int = 2, *, padding: int = 0) -> jax.A
     # The maximum of strided slices: `reduce_window` is slow backwards on a CPU.
     slices = [x[:, i:rows:window, j:columns:window] for i in range(window) for j in range(window)]
     return functools.reduce(jnp.maximum, slices)
+
+
+@functools.partial(jax.jit, static_argnames=("window", "strides", "padding", "widen"))
+def spatial_max_pool(
+    x: jax.Array, window: int = 2, *, strides: int | None = None, padding: int = 0, widen: bool = True
+) -> jax.Array:
+    """Maximum over symmetric windows: y[i, j] = max_{u < k'_h, v < k'_w} x[s i + u - w, s j + v - w].
+
+    Law: quarter turns are exact at every size (k': see the module's docstring).
+
+    Args:
+      x: `[batch, height, width, ...]`, an image or a field.
+      window: k.
+      strides: s; `None` means the window.
+      padding: w, pixels of minus infinity on each of the four sides, at most half the window.
+      widen: let windows grow by the remainder; if not, a remainder is an error.
+
+    Returns:
+      `[batch, (height + 2 w - k) // s + 1, (width + 2 w - k) // s + 1, ...]`.
+
+    Raises:
+      ValueError: an image smaller than the window, an impossible number, or a remainder with `widen=False`.
+
+    >>> import jax.numpy as jnp, fconv_jax
+    >>> fconv_jax.spatial_max_pool(jnp.ones((1, 7, 7, 8, 2))).shape
+    (1, 3, 3, 8, 2)
+    """
+    combine = functools.partial(functools.reduce, jnp.maximum)
+    return _pool(x, window, strides, padding, widen, combine, outside=-jnp.inf)
+
+
+@functools.partial(jax.jit, static_argnames=("window", "strides", "padding", "widen"))
+def spatial_mean_pool(
+    x: jax.Array, window: int = 2, *, strides: int | None = None, padding: int = 0, widen: bool = True
+) -> jax.Array:
+    """Mean over symmetric windows: y[i, j] = sum_{u < k'_h, v < k'_w} x[s i + u - w, s j + v - w] / (k'_h k'_w).
+
+    Law, Args, Returns, Raises: as for `spatial_max_pool`, but pixels outside are zeros, which count.
+
+    >>> import jax.numpy as jnp, fconv_jax
+    >>> fconv_jax.spatial_mean_pool(jnp.ones((1, 7, 7, 3)), 3, strides=2, padding=1).shape
+    (1, 4, 4, 3)
+    """
+    return _pool(x, window, strides, padding, widen, lambda slices: sum(slices) / len(slices))
+
+
+@functools.partial(jax.jit, static_argnames=("window", "strides", "padding", "widen"))
+def blur_pool(
+    x: jax.Array, window: int = 5, *, strides: int | None = 2, padding: int | None = None, widen: bool = True
+) -> jax.Array:
+    """Gaussian mean over symmetric windows, against aliasing: y[i, j] = sum_{u, v} g_h[u] g_w[v] x[s i + u - w, ...].
+
+        g[u] proportional to exp(-(u - (k' - 1) / 2)^2 / (2 sigma^2)),   sigma = (k' - 1) / 6,   sum_u g[u] = 1.
+
+    Law: quarter turns are exact at every size.  Pixels outside are zeros and borders are not renormalised.
+
+    Args:
+      x: `[batch, height, width, ...]`, an image or a field.
+      window: k; strides: s, `None` means the window; padding: w, `None` means (k - 1) // 2.
+      widen: as for `spatial_max_pool`.
+
+    Returns:
+      `[batch, (height + 2 w - k) // s + 1, (width + 2 w - k) // s + 1, ...]`.
+
+    Raises:
+      ValueError: as for `spatial_max_pool`.
+    """
+    return _pool(x, window, strides, _blur_padding(window, padding), widen, _blur)
+
+
+@functools.partial(jax.jit, static_argnames=("window", "strides", "padding"))
+def corner_blur_pool(x: jax.Array, window: int, *, strides: int | None = None, padding: int | None = None) -> jax.Array:
+    """`blur_pool` laid out from the top-left corner, as the reference's: a remainder is dropped, the window stays k.
+
+    Quarter turns are exact only where s divides (size + 2 w - k); there it equals `blur_pool`.
+    """
+    return _pool(x, window, strides, _blur_padding(window, padding), None, _blur)
+
+
+def max_over_rotations(x: jax.Array) -> jax.Array:
+    """Maximum over a field's rotations: y[b, i, j, c] = max_o x[b, i, j, o, c].
+
+    Law: turning the field (pixels, and rotations shifted) turns the output image: for the
+    rotations the maximum is invariant.
+
+    Args:
+      x: `[batch, height, width, t, channel]`.
+
+    Returns:
+      `[batch, height, width, channel]`.
+
+    Raises:
+      ValueError: an input that is not a field.
+    """
+    return jnp.max(_checked_field(x), axis=-2)
+
+
+def mean_over_rotations(x: jax.Array) -> jax.Array:
+    """Mean over a field's rotations: y[b, i, j, c] = sum_o x[b, i, j, o, c] / t.  Otherwise as `max_over_rotations`."""
+    return jnp.mean(_checked_field(x), axis=-2)
+
+
+@functools.cache
+def disk_mask(size: int, margin: float = 2.0) -> np.ndarray:
+    """A soft disk that fades the corners, which leave the image when it is turned.
+
+        mask[i, j] = min(1, exp((T - (i - c)^2 - (j - c)^2) / 4)),   c = (size - 1) / 2,   T = (c - margin c / 100)^2.
+
+    Args:
+      size: side of the image in pixels.
+      margin: percent of the radius left free, 0..100.
+
+    Returns:
+      float32 `[size, size]`, read-only; an image times `mask[..., None]`, a field times `mask[..., None, None]`.
+
+    Raises:
+      ValueError: a size below 1 or a margin outside 0..100.
+    """
+    _check_whole(size=size)
+    if not 0.0 <= margin <= 100.0:
+        raise ValueError(f"margin (={margin}) must be a percentage, 0 to 100")
+    centre = (size - 1) / 2
+    offsets = np.arange(size) - centre
+    distances = offsets[:, None] ** 2 + offsets**2
+    limit = (centre - margin * centre / 100.0) ** 2
+    mask = np.exp(np.minimum(limit - distances, 0.0) / 4.0).astype(np.float32)
+    mask.setflags(write=False)
+    return mask
 
 
 def image_keys(rngs, batch: int) -> jax.Array:
@@ -82,3 +223,61 @@ class FieldDropout(nnx.Dropout):
         kept = jax.vmap(lambda key: jax.random.bernoulli(key, keep, x.shape[-1:]))(keys)
         kept = kept.reshape(x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
         return jnp.where(kept, x / keep, jnp.zeros_like(x))
+
+
+def _pool(x, window, strides, padding, widen, combine, outside=0.0):
+    """Reduces windows along rows, then columns; `widen` is `None` to drop a remainder as PyTorch does."""
+    strides = window if strides is None else strides
+    _check_whole(window=window, strides=strides)
+    if isinstance(padding, bool) or not isinstance(padding, (int, np.integer)) or padding < 0:
+        raise ValueError(f"padding (={padding!r}) must be a whole number of at least 0")
+    if outside and 2 * padding > window:
+        raise ValueError(f"padding (={padding}) must be at most half the window (={window}): a window must see a pixel")
+    if x.ndim not in (4, 5):
+        raise ValueError(f"input of shape {x.shape} must be an image (four axes) or a field (five axes)")
+    windows = [_window(x.shape[axis], window, strides, padding, widen) for axis in (1, 2)]
+    if padding:
+        pads = [(0, 0), (padding, padding), (padding, padding)] + [(0, 0)] * (x.ndim - 3)
+        x = jnp.pad(x, pads, constant_values=outside)
+    for axis, width in zip((1, 2), windows, strict=True):
+        # One strided slice for each place in the window: `reduce_window` is slow backwards on a CPU.
+        last = (x.shape[axis] - width) // strides * strides
+        x = combine([jax.lax.slice_in_dim(x, u, u + last + 1, strides, axis) for u in range(width)])
+    return x
+
+
+def _window(size, window, strides, padding, widen):
+    room = size + 2 * padding - window
+    if room < 0:
+        raise ValueError(f"an image side of {size} with padding {padding} is below the window (={window})")
+    remainder = room % strides
+    if remainder and widen is False:
+        raise ValueError(
+            f"strides (={strides}) must divide size + 2 padding - window (= {size} + {2 * padding} - {window}) "
+            f"for exact quarter turns: use a window of {window + remainder}, other padding, or widen=True"
+        )
+    return window + remainder if widen else window
+
+
+def _blur(slices):
+    width = len(slices)
+    squares = (np.arange(width) - (width - 1) / 2) ** 2
+    weights = np.exp(-squares * 18.0 / max(width - 1, 1) ** 2)  # sigma = (width - 1) / 6
+    weights = weights / np.sum(weights)
+    return sum(float(weight) * values for weight, values in zip(weights, slices, strict=True))
+
+
+def _blur_padding(window, padding):
+    return (window - 1) // 2 if padding is None else padding
+
+
+def _checked_field(x):
+    if x.ndim != 5:
+        raise ValueError(f"input of shape {x.shape} must be a field [batch, height, width, t, channel]")
+    return x
+
+
+def _check_whole(**numbers):
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} (={value!r}) must be a whole number of at least 1")

@@ -5,6 +5,7 @@ import functools
 from flax import nnx
 
 from fconv_jax.models.alexnet import AlexNet
+from fconv_jax.models.fconv_mnist import fconv_mnist, fconv_mnist_simple
 from fconv_jax.models.lenet import ClassicLeNet, LeNet
 
 MODELS = {
@@ -13,6 +14,8 @@ MODELS = {
     "lenet_classic": ClassicLeNet,
     "alexnet": AlexNet,
     "alexnet_fconv": functools.partial(AlexNet, fconv=True),
+    "fconv_mnist_simple": fconv_mnist_simple,
+    "fconv_mnist": fconv_mnist,
 }
 
 

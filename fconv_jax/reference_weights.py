@@ -1,0 +1,302 @@
+"""Trained weights of the PyTorch reference, in our networks.
+
+The reference stores, for each F-Conv layer, coefficients `weights` and the `Basis` they belong
+to.  Our basis is canonical, theirs depends on the machine that built it: the same space, other
+functions.  With A the stored basis and B ours, A = B M for one matrix M if they span the same
+space; then A w = B (M w), and M w are our coefficients of the same filter.
+"""
+
+import math
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from fconv_jax.layers import GroupFConv, LiftingFConv, LiftingPointwiseFConv, PointwiseFConv, ProjectingFConv
+
+# Relative distance that a stored function may have from our span: about 1e-7 in float32, above 1e-2 with
+# another mask or number of frequencies.
+_SPAN_TOLERANCE = 1e-5
+# Smallest singular value of the stored functions, each made of length 1, in an orthonormal basis of the
+# span.  It is 1 for the reference's own basis and 0 where stored functions repeat.
+_SMALLEST_INDEPENDENCE = 1e-3
+
+# Our modules' paths and the reference's names, a table a network; where it flattens: (conv, dense layer).
+_LENET = {"conv": "conv1", "dense1": "fc1", "dense2": "fc2"}
+_ALEXNET = {f"conv{i}": f"features.{n}" for i, n in enumerate((0, 3, 6, 8, 10), start=1)}
+_ALEXNET |= {f"dense{i}": f"classifier.{n}" for i, n in enumerate((1, 4, 6), start=1)}
+
+
+def _fconv_mnist(num_layers):
+    numbers = range(1, num_layers + 1)
+    names = {f"conv{i}": f"block{i}.0" for i in numbers} | {f"norm{i}": f"block{i}.1.BN" for i in numbers}
+    return names | {"dense1": "fully_net.0", "norm": "fully_net.1", "dense2": "fully_net.4"}
+
+
+_NETWORKS = (
+    (_LENET, ("conv", "dense1")),
+    (_ALEXNET, ("conv5", "dense1")),
+    (_fconv_mnist(6), None),
+    (_fconv_mnist(7), None),
+)
+# An entry that tells whose weights they are, the first that fits.
+_TELLING_ENTRIES = {
+    "block7.0.weights": "fconv_mnist",
+    "block1.0.weights": "fconv_mnist_simple",
+    "features.0.weights": "alexnet_fconv",
+    "features.0.weight": "alexnet",
+    "conv1.weights": "lenet_fconv",
+    "conv1.weight": "lenet",
+}
+
+
+def load_reference_weights(
+    model: nnx.Module,
+    state: Mapping[str, np.ndarray],
+    *,
+    names: Mapping[str, str] | None = None,
+    flattened: Mapping[str, tuple[int, ...]] | None = None,
+) -> None:
+    """Fills `model` in place with the reference's weights; filters are equal to 1e-5 (relative, float32).
+
+    Entries that the reference derives from others (`filter`, an F-Conv layer's expanded `bias`,
+    `num_batches_tracked`) may be there or not, and a bias `c` of zeros for a layer without one.
+    All or nothing: on an error the model is unchanged.
+
+    Args:
+      model: a network of `fconv_jax.models` that the reference has (`lenet`, `lenet_fconv`,
+        `alexnet`, `alexnet_fconv`, `fconv_mnist_simple`, `fconv_mnist`), or any other with `names`.
+      state: the reference's names (`conv1.weights`, `conv1.c`, `conv1.Basis`, `fc1.weight`, ...) to arrays.
+      names: for a network of your own, the path of each of its modules with parameters (attributes
+        joined by dots, `""` for the model itself) and the reference's name of that module (or `""`).
+      flattened: with `names`, for each dense layer that follows a flattened image or field, its
+        path and the shape that was flattened: `(height, width, channel)` or `(height, width, t,
+        feature)`.  The reference flattens (channel, row, column), we row, column, channel.
+
+    Raises:
+      ValueError: one that lists all that is wrong: missing, extra or misshapen entries, values
+        that are not finite, a stored basis with another span, a network the reference lacks.
+
+    >>> import numpy as np, fconv_jax
+    >>> from flax import nnx
+    >>> layer = fconv_jax.LiftingFConv(1, 2, 5, rngs=nnx.Rngs(0))
+    >>> stored = np.flip(layer.fourier_basis.values, -1)
+    >>> state = {"conv1.weights": np.ones((2, 1, 1, 25)), "conv1.c": np.ones((1, 2, 1, 1)), "conv1.Basis": stored}
+    >>> fconv_jax.load_reference_weights(layer, state, names={"": "conv1"})
+    >>> bool(np.allclose(layer.coefficients[...], 1.0, atol=1e-5))
+    True
+    """
+    if not isinstance(state, Mapping):
+        raise ValueError(f"state (a {type(state).__name__}) must map the reference's names to arrays")
+    modules = _modules_with_parameters(model)
+    if names is None:
+        names, flattened = _published(modules)
+    reader = _Reader(state)
+    reader.skip("pool3.filter")  # the Gaussian, a formula
+    reader.problems += [f"the network's module {path!r} has no name" for path in sorted(set(modules) - set(names))]
+    reader.problems += [f"the network has no parameters at {path!r}" for path in sorted(set(names) - set(modules))]
+    updates = []
+    for path, module in modules.items():
+        if path in names:
+            updates += _convert(module, names[path], (flattened or {}).get(path), reader)
+    reader.finish()
+    for parameter, value in updates:
+        parameter[...] = value
+
+
+class _Reader:
+    """Takes entries out of a state, checks them and collects what is wrong instead of raising."""
+
+    def __init__(self, state):
+        self.problems = []
+        self._state = {str(name): _as_array(value) for name, value in state.items()}
+        self._used = set()
+
+    def __contains__(self, name):
+        return name in self._state
+
+    def take(self, name, shape, dtype=np.float32, hint=""):
+        """The entry as float64, or zeros where it cannot be used (and the problem is noted)."""
+        self._used.add(name)
+        shape = tuple(shape)
+        problem = self._problem(name, shape, dtype)
+        if problem:
+            self.problems.append(f"{name} {problem}{hint}")
+            return np.zeros(shape)
+        return self._state[name].astype(np.float64)
+
+    def _problem(self, name, shape, dtype):
+        if name not in self:
+            return f"is missing (shape {shape})"
+        value = self._state[name]
+        if value is None:
+            return "is not an array of real numbers"
+        if value.shape != shape:
+            return f"has the shape {value.shape} and must have {shape}"
+        if not np.all(np.abs(value.astype(np.float64)) <= float(jnp.finfo(dtype).max)):  # false for NaN too
+            return f"holds NaN, infinity or a number too large for {jnp.dtype(dtype).name}"
+        return ""
+
+    def skip(self, *names):
+        """Marks entries as known: derived from others, or without a meaning here."""
+        self._used.update(names)
+
+    def finish(self):
+        extra = sorted(set(self._state) - self._used)
+        self.problems += [f"{name} has no place in this network" for name in extra]
+        if not self.problems:
+            return
+        listed = "\n  ".join(self.problems)
+        likely = next((model for name, model in _TELLING_ENTRIES.items() if name in self), None)
+        hint = "" if likely is None else f"\nEntries with these names belong to {likely}."
+        raise ValueError(f"the weights do not fit the network, which is unchanged:\n  {listed}{hint}")
+
+
+def _as_array(value):
+    try:
+        array = np.asarray(value)
+        return array if array.dtype.kind in "fiub" or array.dtype == jnp.bfloat16 else None
+    except (TypeError, ValueError, RuntimeError):  # for example a tensor that requires gradients
+        return None
+
+
+def _modules_with_parameters(model):
+    """The modules that own parameters or statistics, by path (attributes joined by dots)."""
+    owned = (nnx.Param, nnx.BatchStat)
+    return {
+        ".".join(map(str, path)): module
+        for path, module in nnx.iter_modules(model)
+        if any(isinstance(value, owned) for value in vars(module).values())
+    }
+
+
+def _published(modules):
+    """The (names, flattened) of the published network that has these modules."""
+    for names, flatten in _NETWORKS:
+        if set(names) == set(modules):
+            return names, {} if flatten is None else {flatten[1]: _flattened_shape(modules, *flatten)}
+    raise ValueError(f"the reference has no network of the modules {', '.join(modules)}: pass names")
+
+
+def _flattened_shape(modules, conv, dense):
+    conv, inputs = modules[conv], modules[dense].in_features
+    channels = (conv.num_rotations,) if isinstance(conv, LiftingFConv | GroupFConv) else ()
+    channels = (*channels, conv.out_features)
+    side = math.isqrt(inputs // math.prod(channels))
+    return (side, side, *channels)
+
+
+def _convert(module, prefix, flattened, reader):
+    """(parameter, new value) pairs of one module; what is wrong is noted in `reader`."""
+    prefix = f"{prefix}." if prefix else ""
+    for kind, converter in _CONVERTERS.items():
+        if isinstance(module, kind):
+            new = converter(module, prefix, flattened, reader)
+            return [(parameter, jnp.asarray(value, parameter[...].dtype)) for parameter, value in new]
+    reader.problems.append(f"{prefix}*: a {type(module).__name__} has no counterpart in the reference")
+    return []
+
+
+def _convert_fconv(layer, prefix, _, reader):
+    ours, shape = layer.fourier_basis, layer.coefficients[...].shape
+    expand = layer.num_rotations if isinstance(layer, GroupFConv) else 1
+    hint = " for this layer's kernel size, rotations, frequencies and mask"
+    theirs = reader.take(f"{prefix}Basis", ours.values.shape, hint=hint)
+    weights = reader.take(
+        f"{prefix}weights", (layer.out_features, layer.in_features, expand, ours.rank), layer.coefficients[...].dtype
+    )
+    reader.skip(f"{prefix}filter", f"{prefix}bias")
+    change = _change_of_basis(theirs, ours.values, f"{prefix}Basis", reader)
+    # weights [out, in, a, r'] -> coefficients [a, in, out, r]
+    coefficients = np.einsum("sr,mnar->anms", change, weights).reshape(shape)
+    return [(layer.coefficients, coefficients), *_convert_feature_bias(layer, prefix, reader)]
+
+
+def _change_of_basis(theirs, ours, name, reader):
+    """M `[r, r]` with theirs = ours M, in float64; notes a problem unless both span the same space."""
+    rank = ours.shape[-1]
+    theirs, ours = theirs.reshape(-1, rank), ours.reshape(-1, rank).astype(np.float64)
+    lengths = np.linalg.norm(theirs, axis=0)
+    if not np.all(lengths):
+        if np.any(theirs):  # else it was not read, which is noted
+            reader.problems.append(f"{name} holds functions that are zero everywhere")
+        return np.zeros((rank, rank))
+    # Smoothing makes some functions much shorter than others: an orthonormal basis of our span first.
+    q, r = np.linalg.qr(ours)
+    inside = q.T @ theirs
+    outside = np.linalg.norm(theirs - q @ inside, axis=0) / lengths
+    if np.max(outside) > _SPAN_TOLERANCE:
+        reader.problems.append(
+            f"{name} spans other filters than this layer's basis (relative distance {np.max(outside):.2g}): "
+            "another mask, number of frequencies or kind of basis"
+        )
+    elif np.linalg.svd(inside / lengths, compute_uv=False)[-1] < _SMALLEST_INDEPENDENCE:
+        reader.problems.append(f"{name} spans fewer filters than this layer's basis: its functions are dependent")
+    return np.linalg.solve(r, inside)
+
+
+def _convert_pointwise(layer, prefix, _, reader):
+    expand = 1 if isinstance(layer, LiftingPointwiseFConv) else layer.num_rotations
+    coefficients = layer.coefficients[...]
+    weights = reader.take(f"{prefix}weights", (layer.out_features, layer.in_features, expand, 1), coefficients.dtype)
+    new = weights[..., 0].transpose(2, 1, 0).reshape(coefficients.shape)
+    return [(layer.coefficients, new), *_convert_feature_bias(layer, prefix, reader)]
+
+
+def _convert_feature_bias(layer, prefix, reader):
+    name, shape = f"{prefix}c", (1, layer.out_features, 1, 1)
+    if layer.bias is not None:
+        return [(layer.bias, reader.take(name, shape, layer.bias[...].dtype).reshape(-1))]
+    if name in reader and np.any(reader.take(name, shape)):
+        reader.problems.append(f"{name} is not zero, and the layer has no bias")
+    return []
+
+
+def _convert_conv(layer, prefix, _, reader):
+    kernel = layer.kernel[...]
+    rows, columns, in_features, out_features = kernel.shape
+    weight = reader.take(f"{prefix}weight", (out_features, in_features, rows, columns), kernel.dtype)
+    return [(layer.kernel, weight.transpose(2, 3, 1, 0)), *_convert_plain_bias(layer, prefix, reader)]
+
+
+def _convert_dense(layer, prefix, flattened, reader):
+    kernel = layer.kernel[...]
+    weight = reader.take(f"{prefix}weight", kernel.shape[::-1], kernel.dtype).T
+    if flattened is not None:
+        weight = _reorder_rows(weight, flattened, prefix, reader)
+    return [(layer.kernel, weight), *_convert_plain_bias(layer, prefix, reader)]
+
+
+def _reorder_rows(weight, shape, prefix, reader):
+    """Rows of (channel, row, column) with channel = feature t + rotation -> (row, column, [rotation,] feature)."""
+    height, width, *rest = shape
+    if int(np.prod(shape)) != weight.shape[0] or len(rest) not in (1, 2):
+        reader.problems.append(
+            f"flattened shape {tuple(shape)} does not give the {weight.shape[0]} inputs of {prefix}weight"
+        )
+        return weight
+    theirs = weight.reshape(*reversed(rest), height, width, -1)
+    order = (1, 2, 0, 3) if len(rest) == 1 else (2, 3, 1, 0, 4)
+    return theirs.transpose(order).reshape(weight.shape)
+
+
+def _convert_plain_bias(layer, prefix, reader):
+    if layer.bias is None:
+        return []
+    return [(layer.bias, reader.take(f"{prefix}bias", layer.bias[...].shape, layer.bias[...].dtype))]
+
+
+def _convert_batch_norm(layer, prefix, _, reader):
+    pairs = ((layer.scale, "weight"), (layer.bias, "bias"), (layer.mean, "running_mean"), (layer.var, "running_var"))
+    reader.skip(f"{prefix}num_batches_tracked")
+    return [(p, reader.take(f"{prefix}{name}", p[...].shape, p[...].dtype)) for p, name in pairs if p is not None]
+
+
+_CONVERTERS = {
+    LiftingFConv | GroupFConv | ProjectingFConv: _convert_fconv,
+    PointwiseFConv: _convert_pointwise,
+    nnx.Conv: _convert_conv,
+    nnx.Linear: _convert_dense,
+    nnx.BatchNorm: _convert_batch_norm,
+}
