@@ -27,7 +27,7 @@ def add_data_options(parser: argparse.ArgumentParser, dataset: str | None) -> No
         help="auto: mnist if it is prepared, placed or can be downloaded within seconds, else the embedded mnist_5k",
     )
     parser.add_argument("--data-dir", metavar="DIR", help="where data are kept (default: TFDS's own folder)")
-    parser.add_argument("--data-seed", type=whole(0), metavar="N", help="decides the angles of turned images (default 0)")
+    parser.add_argument("--data-seed", type=whole(0), metavar="N", help="decides the angles of turned images (0)")
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=whole(1), metavar="N", help="default: the data set's protocol, 200")
     parser.add_argument("--batch-size", type=whole(1), metavar="N", help="default: 4096; 256 on mnist_5k")
     parser.add_argument("--learning-rate", type=positive, metavar="X", help="of Adam (default 2e-4)")
-    parser.add_argument("--init", choices=["report", "he"], help="initial weights: as published, or variance-preserving")
+    parser.add_argument("--init", choices=["report", "he"], help="initial weights (default report, as published)")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], help="of the arithmetic (default float32)")
     parser.add_argument("--seed-map", choices=SEED_MAPS, help="how seeds share one program (default auto)")
 

@@ -9,8 +9,7 @@ import warnings
 
 SEED_MAPS = ("auto", "vmap", "loop")
 
-# Networks whose convolutions are large: bound by arithmetic, best as one convolution a layer.
-# The others are bound by memory and want slices of a batch that stay in the cache.
+# Networks bound by arithmetic; the others are bound by memory.
 _LARGE = ("alexnet",)
 
 
@@ -19,9 +18,8 @@ class Plan:
     """How one program trains all seeds.
 
     Attributes:
-      seed_map: `"vmap"`, `"loop"` (`lax.map`) or `"unroll"` (the loop written out): the same
-        numbers to float32 rounding, very different speeds (a CPU runs a convolution under vmap
-        or inside a loop 10 to 40 times slower than alone).
+      seed_map: `"vmap"` or `"loop"` (`lax.map`): the same numbers to float32 rounding.  A GPU is
+        filled by all seeds at once, a CPU's cache by one after another.
       slice_size: images whose gradient is computed at a time; `None` is the whole batch.
       eval_size: images evaluated at a time.
       steps_per_call: optimizer steps in one call of the compiled program.
@@ -38,18 +36,16 @@ class Plan:
 def configure(model: str) -> None:
     """Sets what jax reads when it is imported; call it before that, with the name of the network.
 
-    On a CPU the small networks train fastest on one single-threaded device for each core.  All
-    of it yields to variables that are already set.  Messages that a user cannot act on (TPU
+    All of it yields to variables that are already set.  Messages that a user cannot act on (TPU
     look-ups, absl) are switched off.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("JAX_PLATFORMS", "" if _has_gpu() else "cpu")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     flags = os.environ.get("XLA_FLAGS", "")
-    if not model.startswith(_LARGE) and "xla_force_host_platform_device_count" not in flags:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        flags += f" --xla_force_host_platform_device_count={cores} --xla_cpu_multi_thread_eigen=false"
-        os.environ["XLA_FLAGS"] = flags.strip()
+    if not model.startswith(_LARGE) and "xla_cpu_multi_thread_eigen" not in flags:
+        # Their products are too small to be shared by cores; XLA runs independent ones side by side instead.
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
     warnings.filterwarnings("ignore", message=".*(TPU|CUDA-enabled jaxlib|os.fork).*")
 
 
@@ -68,12 +64,12 @@ def plan(model: str, num_seeds: int, batch_size: int, *, seed_map: str = "auto",
     if seed_map not in SEED_MAPS:
         raise ValueError(f"seed map (={seed_map!r}) must be one of {', '.join(SEED_MAPS)}")
     large, cpu = model.startswith(_LARGE), jax.default_backend() == "cpu"
-    by_name = {"auto": ("unroll" if large else "loop") if cpu else "vmap", "loop": "unroll" if large else "loop"}
-    slice_size = (None if large else 32) if cpu else (1024 if large else None)
+    # On a CPU, a slice's arrays stay in the cache; on a GPU, those of five large networks fit its memory.
+    slice_size = 64 if cpu else (1024 if large else None)
     if has_stats or (slice_size is not None and slice_size >= batch_size):
         slice_size = None
     return Plan(
-        seed_map=by_name.get(seed_map, seed_map),
+        seed_map=("loop" if cpu else "vmap") if seed_map == "auto" else seed_map,
         slice_size=slice_size,
         eval_size=250 if cpu else 5000,
         steps_per_call=1 if cpu else 64,

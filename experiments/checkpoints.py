@@ -14,8 +14,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-import fconv_jax
-
 # Bases of two machines differ by rounding only; another basis differs by much more.
 _BASIS_TOLERANCE = 1e-5
 
@@ -79,7 +77,9 @@ def restore(folder: Path, target: dict) -> tuple[dict, dict]:
         _check_shapes(folder, manager.item_metadata(step).arrays, target)
         arrays = manager.restore(step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(target))).arrays
     if digest(arrays, {name: value for name, value in record.items() if name != "digest"}) != record["digest"]:
-        raise CheckpointError(f"{folder}: the checkpoint does not match its digest, a byte has changed; use another copy")
+        raise CheckpointError(
+            f"{folder}: the checkpoint does not match its digest, a byte has changed; use another copy"
+        )
     return arrays, record
 
 
@@ -95,7 +95,9 @@ def digest(arrays: dict, record: dict) -> str:
 
 def basis_record(model) -> dict:
     """Returns the bases that a model's coefficients are expressed in, {layer: nested lists}, for `check_basis`."""
-    layers = {".".join(map(str, path)): module for path, module in model.iter_modules() if hasattr(module, "fourier_basis")}
+    layers = {
+        ".".join(map(str, path)): module for path, module in model.iter_modules() if hasattr(module, "fourier_basis")
+    }
     return {name: layer.fourier_basis.values.tolist() for name, layer in layers.items()}
 
 
@@ -112,9 +114,7 @@ def check_basis(folder: Path, saved: dict, model) -> None:
         for name in here
     )
     if not same:
-        raise CheckpointError(
-            f"{folder}: saved with another filter basis (fconv_jax {fconv_jax.__version__} here); use the version that saved it"
-        )
+        raise CheckpointError(f"{folder}: saved with another filter basis; use the version of fconv_jax that saved it")
 
 
 def _handlers():

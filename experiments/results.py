@@ -129,7 +129,7 @@ def _class_table(results):
     good = [row for s, row in zip(results["seeds"], results["per_class_accuracy"], strict=True)
             if s not in results["failed_seeds"]]  # fmt: skip
     means = np.mean(good or results["per_class_accuracy"], axis=0)
-    table = Table(title="accuracy of each class (mean of the seeds that did not fail)" if good else "accuracy of each class")
+    table = Table(title="accuracy of each class" + (", seeds that did not fail" if good else ""), padding=0)
     for digit in range(len(means)):
         table.add_column(str(digit), justify="right")
     table.add_row(*(f"{value:.3f}" for value in means))

@@ -1,6 +1,8 @@
 """The compiled programs that train all seeds, and the arrays they work on."""
 
+import dataclasses
 import functools
+import time
 
 import jax
 import jax.numpy as jnp
@@ -45,10 +47,22 @@ class Trainer:
         sharding = NamedSharding(self.mesh, _ALL)
         return jax.device_put((split.images, split.labels.astype(np.int32)), sharding)
 
-    def abstract_states(self):
-        """Shapes and shardings of the states, for a restore."""
+    def abstract_rows(self):
+        """Shapes of the real seeds' states, for a restore onto one device."""
+        device = jax.sharding.SingleDeviceSharding(self.mesh.devices.flat[0])
         states = jax.eval_shape(self._init, self.seeds)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.sharding), states)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((self.num_seeds, *x.shape[1:]), x.dtype, sharding=device), states
+        )
+
+    def unpad(self, tree):
+        """The real seeds' rows of a tree, as they are where none is repeated."""
+        return tree if self.seeds.shape[0] == self.num_seeds else self.rows(tree)
+
+    def pad(self, tree):
+        """The inverse of `unpad`: rows of the real seeds -> rows of all, spread over the devices."""
+        rows = np.minimum(np.arange(self.seeds.shape[0]), self.num_seeds - 1)
+        return jax.tree.map(lambda x: jax.device_put(x[rows] if len(rows) > self.num_seeds else x, self.sharding), tree)
 
     def init(self):
         """The states before the first step."""
@@ -80,6 +94,23 @@ class Trainer:
             for first in range(0, data[1].shape[0], self.plan.eval_size)
         ]
         return self.rows(functools.reduce(jnp.add, parts))
+
+    def seconds_per_image(self, states, data, images: int = 64, rounds: int = 3) -> float:
+        """Returns the time of one seed's gradient on one image, all devices working; measured, without compilation."""
+        size = min(images, self.batch_size, data[1].shape[0])
+        plan = dataclasses.replace(self.plan, mesh_shape=(1, 1), slice_size=min(size, self.plan.slice_size or size))
+        size -= size % plan.slice_size
+        gradient = jax.jit(functools.partial(training.batch_gradient, self.network, plan))
+        device = self.mesh.devices.flat[0]
+        row, local = jax.device_put(
+            (jax.tree.map(lambda x: x[0], {k: states[k] for k in ("params", "stats")}), data), device
+        )
+        arguments = (row, jax.random.key(0), jnp.arange(size), local)
+        jax.block_until_ready(gradient(*arguments))
+        began = time.monotonic()
+        for _ in range(rounds):
+            jax.block_until_ready(gradient(*arguments))
+        return (time.monotonic() - began) / rounds / size / self.mesh.size
 
     def keep_best(self, states, correct: dict, epoch: int):
         """Keeps this epoch (from 1) where it is the best; `correct`: {setting: `[num_seeds]`}.  Donates `states`."""
@@ -122,6 +153,6 @@ class Trainer:
         """One seed's function, mapped over seeds and devices and compiled."""
         mapped = training.over_seeds(self.plan, one, in_axes)
         specs = tuple(_SEED if axis == 0 else _ALL for axis in in_axes)
-        # What is replicated over "data" is so by construction (sums over devices); jax cannot see it through psum of all.
+        # Outputs are alike over "data" by construction (sums over devices), which jax cannot check.
         sharded = jax.shard_map(mapped, mesh=self.mesh, in_specs=specs, out_specs=_SEED, check_vma=False)
         return jax.jit(sharded, donate_argnums=donate)

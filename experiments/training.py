@@ -68,6 +68,11 @@ def build(name: str, *, init: str = "report", num_classes: int = 10, precision: 
     return Network(graphdef, create, num_classes, jnp.dtype(precision), bool(jax.tree.leaves(stats)))
 
 
+def abstract_model(network: Network) -> nnx.Module:
+    """Returns the network's modules without numbers."""
+    return nnx.eval_shape(lambda: network.create(rngs=nnx.Rngs(0)))
+
+
 def init(network: Network, settings: tuple[int, ...], learning_rate: float, seed: jax.Array) -> dict:
     """Returns a seed's state before its first step; `settings` are those whose best epoch is kept."""
     key = jax.random.fold_in(jax.random.key(seed), _INITIAL)
@@ -97,7 +102,7 @@ def step(network: Network, plan: Plan, learning_rate: float, state: dict, seed, 
       the new state, and the batch's mean loss.
     """
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _DROPOUT), epoch)
-    loss, gradient, stats = _batch_gradient(network, plan, state, jax.random.fold_in(key, index), batch, data)
+    loss, gradient, stats = batch_gradient(network, plan, state, jax.random.fold_in(key, index), batch, data)
     updates, optimizer = optax.adam(learning_rate).update(gradient, state["optimizer"], state["params"])
     params = optax.apply_updates(state["params"], updates)
     return {**state, "params": params, "stats": stats, "optimizer": optimizer}, loss
@@ -128,7 +133,7 @@ def last_step(network, plan, learning_rate, size, state, seed, epoch, index, ord
 
 
 def confusion(network: Network, plan: Plan, params, stats, first, data):
-    """Counts `[class, predicted class]` int32 over images `first` .. `first + plan.eval_size - 1`, past the end none."""
+    """Counts `[class, predicted]` int32 over images `first` .. `first + plan.eval_size - 1`, none past the end."""
     images, labels = data
     share = -(-plan.eval_size // plan.mesh_shape[1])
     positions = first + _data_shard(plan) * share + jnp.arange(share)
@@ -170,16 +175,13 @@ def over_seeds(plan: Plan, function: Callable, in_axes: tuple[int | None, ...]) 
             row = iter(row)
             return function(*(next(row) if axis == 0 else arg for arg, axis in zip(args, in_axes, strict=True)))
 
-        if plan.seed_map == "loop":
-            return jax.lax.map(one, seeded)
-        rows = [one(jax.tree.map(lambda x, i=i: x[i], seeded)) for i in range(len(jax.tree.leaves(seeded)[0]))]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+        return jax.lax.map(one, seeded)
 
     return mapped
 
 
-def _batch_gradient(network, plan, state, key, batch, data):
-    """Mean loss, its gradient and the new stats; each device's share of the batch, in slices, then their sum."""
+def batch_gradient(network, plan, state, key, batch, data):
+    """Returns the mean loss, its gradient and the new stats of a batch, each device's share in slices, summed."""
     images, labels = data
     size = batch.shape[0]
     share = size if network.has_stats else _share(size, plan)
