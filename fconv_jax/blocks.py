@@ -75,7 +75,7 @@ class ResidualBlock(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         branch = nnx.relu(_apply(self.norm1, self.conv1(x)))
         branch = _apply(self.norm2, self.conv2(branch))
-        y = x + self.residual_scale * branch
+        y = x.astype(branch.dtype) + self.residual_scale * branch
         return nnx.relu(y) if self.final_relu else y
 
 

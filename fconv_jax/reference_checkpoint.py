@@ -34,7 +34,7 @@ def read_reference_checkpoint(path: str | pathlib.Path) -> dict[str, np.ndarray]
 
 def _read_npz(path):
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except Exception as error:  # NumPy and zipfile raise a dozen kinds for damaged files
         raise ValueError(f"{path} is not a readable .npz of plain arrays: {_first_line(error)}") from error

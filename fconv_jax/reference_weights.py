@@ -18,8 +18,7 @@ from fconv_jax.layers import GroupFConv, LiftingFConv, LiftingPointwiseFConv, Po
 # Relative distance that a stored function may have from our span: about 1e-7 in float32, above 1e-2 with
 # another mask or number of frequencies.
 _SPAN_TOLERANCE = 1e-5
-# Smallest singular value of the stored functions, each made of length 1, in an orthonormal basis of the
-# span.  It is 1 for the reference's own basis and 0 where stored functions repeat.
+# Smallest singular value of the stored functions at length 1: 1 for the reference's own, 0 where they repeat.
 _SMALLEST_INDEPENDENCE = 1e-3
 
 # Our modules' paths and the reference's names, a table a network; where it flattens: (conv, dense layer).
@@ -34,12 +33,8 @@ def _fconv_mnist(num_layers):
     return names | {"dense1": "fully_net.0", "norm": "fully_net.1", "dense2": "fully_net.4"}
 
 
-_NETWORKS = (
-    (_LENET, ("conv", "dense1")),
-    (_ALEXNET, ("conv5", "dense1")),
-    (_fconv_mnist(6), None),
-    (_fconv_mnist(7), None),
-)
+_FLATTENING = ("conv", "dense1"), ("conv5", "dense1"), None, None
+_NETWORKS = tuple(zip((_LENET, _ALEXNET, _fconv_mnist(6), _fconv_mnist(7)), _FLATTENING, strict=True))
 # An entry that tells whose weights they are, the first that fits.
 _TELLING_ENTRIES = {
     "block7.0.weights": "fconv_mnist",
@@ -202,12 +197,15 @@ def _convert_fconv(layer, prefix, _, reader):
     ours, shape = layer.fourier_basis, layer.coefficients[...].shape
     expand = layer.num_rotations if isinstance(layer, GroupFConv) else 1
     hint = " for this layer's kernel size, rotations, frequencies and mask"
+    num_problems = len(reader.problems)
     theirs = reader.take(f"{prefix}Basis", ours.values.shape, hint=hint)
+    change = np.zeros((ours.rank, ours.rank))
+    if len(reader.problems) == num_problems:
+        change = _change_of_basis(theirs, ours.values, f"{prefix}Basis", reader)
     weights = reader.take(
         f"{prefix}weights", (layer.out_features, layer.in_features, expand, ours.rank), layer.coefficients[...].dtype
     )
     reader.skip(f"{prefix}filter", f"{prefix}bias")
-    change = _change_of_basis(theirs, ours.values, f"{prefix}Basis", reader)
     # weights [out, in, a, r'] -> coefficients [a, in, out, r]
     coefficients = np.einsum("sr,mnar->anms", change, weights).reshape(shape)
     return [(layer.coefficients, coefficients), *_convert_feature_bias(layer, prefix, reader)]
@@ -219,8 +217,7 @@ def _change_of_basis(theirs, ours, name, reader):
     theirs, ours = theirs.reshape(-1, rank), ours.reshape(-1, rank).astype(np.float64)
     lengths = np.linalg.norm(theirs, axis=0)
     if not np.all(lengths):
-        if np.any(theirs):  # else it was not read, which is noted
-            reader.problems.append(f"{name} holds functions that are zero everywhere")
+        reader.problems.append(f"{name} holds functions that are zero everywhere")
         return np.zeros((rank, rank))
     # Smoothing makes some functions much shorter than others: an orthonormal basis of our span first.
     q, r = np.linalg.qr(ours)
