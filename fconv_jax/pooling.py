@@ -51,9 +51,8 @@ def corner_max_pool(x: jax.Array, window: int = 2, *, padding: int = 0) -> jax.A
         pads = [(0, 0), (padding, padding), (padding, padding)] + [(0, 0)] * (x.ndim - 3)
         x = jnp.pad(x, pads, constant_values=-jnp.inf)
     rows, columns = height // window * window, width // window * window
-    # The maximum of strided slices: `reduce_window` is slow backwards on a CPU.
-    slices = [x[:, i:rows:window, j:columns:window] for i in range(window) for j in range(window)]
-    return functools.reduce(jnp.maximum, slices)
+    blocks = (x.shape[0], rows // window, window, columns // window, window, *x.shape[3:])
+    return _block_maximum(x[:, :rows, :columns].reshape(blocks))
 
 
 @functools.partial(jax.jit, static_argnames=("window", "strides", "padding", "widen"))
@@ -281,3 +280,30 @@ def _check_whole(**numbers):
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"{name} (={value!r}) must be a whole number of at least 1")
+
+
+@jax.custom_jvp
+def _block_maximum(x):
+    """Maximum over axes 2 and 4 of `[batch, rows, w, columns, w, ...]`.
+
+    The derivative goes to the first of equals, as in PyTorch.  With the rule below the backward
+    pass is one selection, several times faster on a CPU than that of `reduce_window`.
+    """
+    return functools.reduce(jnp.maximum, _block_entries(x))
+
+
+@_block_maximum.defjvp
+def _block_maximum_jvp(primals, tangents):
+    (x,), (tangent,) = primals, tangents
+    y = _block_maximum(x)
+    entries = _block_entries(x)
+    first = jnp.full(y.shape, len(entries) - 1, jnp.int8 if len(entries) < 128 else jnp.int32)
+    for i in reversed(range(len(entries) - 1)):
+        first = jnp.where(entries[i] == y, i, first)
+    index = np.arange(len(entries), dtype=first.dtype).reshape(x.shape[2], 1, x.shape[4], *(1,) * (x.ndim - 5))
+    chosen = jnp.where(first[:, :, None, :, None] == index, tangent, jnp.zeros_like(tangent))
+    return y, jnp.sum(chosen, axis=(2, 4))
+
+
+def _block_entries(x):
+    return [x[:, :, i, :, j] for i in range(x.shape[2]) for j in range(x.shape[4])]
