@@ -129,3 +129,11 @@ def _entries(folder):
         raise InputError(f"{folder} is a file, or is below one: choose another --output") from error
     except OSError as error:
         raise InputError(f"{folder} cannot be read ({error.strerror}): choose another --output") from error
+
+
+def model_of(folder: Path) -> str:
+    """The network that a run's folder names, or "" where it cannot be told; only backends are chosen by it."""
+    try:
+        return str(json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("model", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""

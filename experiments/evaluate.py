@@ -1,0 +1,39 @@
+"""Evaluates a run's best epochs, on its own setting and data or on others.
+
+python -m experiments.evaluate checkpoints/setting4_lenet_fconv_mnist_5k --angles
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments import arguments, backends, folders
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(prog="python -m experiments.evaluate", description=__doc__.splitlines()[0])
+    result.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="folder of a finished run")
+    arguments.add_setting_option(result)
+    arguments.add_data_options(result, dataset=None)
+    result.add_argument("--angles", action="store_true", help="also accuracy against the angle, -180 to 180 degrees")
+    result.add_argument("--output", metavar="DIR", type=Path, help="where evaluation.json goes (default: RUN_DIR)")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    command = parser()
+    options = command.parse_args(argv)
+    backends.configure(folders.model_of(options.run_dir))
+    from experiments import evaluation, session  # import jax, after its flags are set
+
+    return session.guarded(
+        command, lambda: evaluation.run(options, arguments.command_line("experiments.evaluate", argv))
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
