@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import shutil
 import time
 from pathlib import Path
 
@@ -211,14 +212,28 @@ class Training:
 
     def _write_best(self, config, folder, best):
         arrays = self.trainer.unpad({"params": best["params"], "stats": best["stats"]})
-        record = {
-            "config": {**dataclasses.asdict(config), "seeds": list(config.seeds)},
-            "basis": basis_record(training.abstract_model(self.network)),
-            "best_epoch": self.trainer.rows(best["epoch"]).tolist(),
-        }
-        saver = Checkpoints(folder / folders.BEST)
-        saver.save(max(record["best_epoch"]), arrays, record)
-        saver.close()
+        write_best(folder, config, self.network, arrays, self.trainer.rows(best["epoch"]).tolist())
+
+
+def write_best(folder: Path, config: RunConfig, network: training.Network, arrays: dict, best_epoch: list[int]) -> None:
+    """Writes `best/`, from which alone `experiments.evaluate` restores a run.
+
+    Args:
+      arrays: params and stats, seeds on axis 0.
+      best_epoch: of each seed, from 1; 0 if it was not trained here.
+    """
+    record = {
+        "config": {**dataclasses.asdict(config), "seeds": list(config.seeds)},
+        "num_classes": network.num_classes,
+        "basis": basis_record(training.abstract_model(network)),
+        "best_epoch": best_epoch,
+    }
+    # A run that was killed in here has left them: without results.json it is not finished, and best/ is made again.
+    (folder / folders.RESULTS).unlink(missing_ok=True)
+    shutil.rmtree(folder / folders.BEST, ignore_errors=True)
+    saver = Checkpoints(folder / folders.BEST)
+    saver.save(max(best_epoch), arrays, record)
+    saver.close()
 
 
 def data_digest(splits: dict[str, Split]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax import nnx
 
 # Bases of two machines differ by rounding only; another basis differs by much more.
 _BASIS_TOLERANCE = 1e-5
@@ -96,7 +97,7 @@ def digest(arrays: dict, record: dict) -> str:
 def basis_record(model) -> dict:
     """Returns the bases that a model's coefficients are expressed in, {layer: nested lists}, for `check_basis`."""
     layers = {
-        ".".join(map(str, path)): module for path, module in model.iter_modules() if hasattr(module, "fourier_basis")
+        ".".join(map(str, path)): module for path, module in nnx.iter_modules(model) if hasattr(module, "fourier_basis")
     }
     return {name: layer.fourier_basis.values.tolist() for name, layer in layers.items()}
 

@@ -16,7 +16,7 @@ from experiments.data import Split, load, resolve_dataset
 from experiments.plots import plot_angles
 from experiments.results import device_name, versions, write_json
 from experiments.rotated_mnist import rotate_images
-from experiments.settings import DATASETS, RunConfig
+from experiments.settings import RunConfig
 from experiments.trainer import Trainer
 
 ANGLES = tuple(range(-180, 181, 15))
@@ -36,14 +36,13 @@ class Evaluator:
         record = restore_record(best)
         try:
             self.config = RunConfig(**{**record["config"], "seeds": tuple(record["config"]["seeds"])})
-            num_classes = DATASETS[self.config.dataset].num_classes
         except (KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{best}: the checkpoint's record is not a run's ({error}); use another copy"
             ) from error
         config = self.config
         self.network = training.build(
-            config.model, init=config.init, precision=config.precision, num_classes=num_classes
+            config.model, init=config.init, precision=config.precision, num_classes=record["num_classes"]
         )
         plan = backends.plan(
             config.model,

@@ -1,6 +1,7 @@
 """What a command line does around a training: data, folder, signals, progress, exit codes."""
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -77,6 +78,61 @@ def run(options: argparse.Namespace, command: str) -> None:
             folders.clear(folder)
         folders.write_config(folder, config, digest)
         _train(console, [config], [folder], {config.setting: splits}, options.resume, command)
+
+
+def sweep(options: argparse.Namespace, command: str) -> None:
+    """Trains the cells that `experiments.sweep` names, skipping finished ones and resuming interrupted ones.
+
+    Raises:
+      InputError: at the end, if cells failed.
+    """
+    from experiments.sweep import shares
+
+    console = Console(soft_wrap=True)
+    dataset, line = resolve_dataset(
+        options.dataset or "auto", options.data_dir, settings=options.settings, data_seed=options.data_seed or 0
+    )
+    if line:
+        console.print(line)
+    trainings, failed = shares(options.settings, options.models, options.shard), []
+    for number, (model, settings) in enumerate(trainings, 1):
+        console.rule(f"training {number} of {len(trainings)}: {model}, settings {', '.join(map(str, settings))}")
+        try:
+            _sweep_training(console, options, dataset, model, settings, command)
+        except (InputError, CheckpointError, OSError) as error:
+            failed.append(f"{model}, settings {', '.join(map(str, settings))}: {error}")
+            console.print(f"failed: {failed[-1]}")
+    if failed:
+        raise InputError(f"{len(failed)} of {len(trainings)} trainings failed: " + "; ".join(failed))
+
+
+def _sweep_training(console, options, dataset, model, settings, command):
+    """One training for those of its settings that are not finished."""
+    from experiments.run import configuration
+
+    configs, run_folders, splits, saved = [], [], {}, []
+    for setting in settings:
+        folder = options.output / f"setting{setting}_{model}_{dataset}"
+        folders.check(folder, resume=True, overwrite=False)
+        if folders.is_finished(folder):
+            console.print(f"{folder} is finished")
+            continue
+        saved.append(folders.read_config(folder))
+        cell = argparse.Namespace(**{**vars(options), "model": model, "setting": setting})
+        configs.append(configuration(cell, dataset, saved[-1]))
+        run_folders.append(folder)
+        splits[setting] = load(
+            dataset, setting, data_seed=configs[-1].data_seed, data_dir=options.data_dir, progress=console.print
+        )
+    with contextlib.ExitStack() as stack:
+        for config, folder, before in zip(configs, run_folders, saved, strict=True):
+            digest = data_digest(splits[config.setting])
+            if before:
+                folders.check_same(folder, before, config, digest)
+            stack.enter_context(folders.locked(folder))
+            folders.write_config(folder, config, digest)
+        if configs:
+            _train(console, configs, run_folders, splits, True, command)
 
 
 def _train(console, configs, run_folders, splits, resume, command):
