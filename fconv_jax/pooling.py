@@ -40,8 +40,9 @@ def corner_max_pool(x: jax.Array, window: int = 2, *, padding: int = 0) -> jax.A
       `[batch, (height + 2 padding) // window, (width + 2 padding) // window, ...]`.
 
     Raises:
-      ValueError: an image smaller than the window.
+      ValueError: an image smaller than the window, or an impossible number.
     """
+    _check_whole(window=window)
     height, width = x.shape[1] + 2 * padding, x.shape[2] + 2 * padding
     if min(height, width) < window:
         raise ValueError(
@@ -80,6 +81,10 @@ def spatial_max_pool(
     >>> fconv_jax.spatial_max_pool(jnp.ones((1, 7, 7, 8, 2))).shape
     (1, 3, 3, 8, 2)
     """
+    _check_whole(window=window)
+    tiled = strides in (None, window) and padding == 0 and all(size % window == 0 for size in x.shape[1:3])
+    if tiled and x.ndim in (4, 5):  # the same windows, and faster
+        return corner_max_pool(x, window)
     combine = functools.partial(functools.reduce, jnp.maximum)
     return _pool(x, window, strides, padding, widen, combine, outside=-jnp.inf)
 
@@ -114,11 +119,7 @@ def blur_pool(
       window: k; strides: s, `None` means the window; padding: w, `None` means (k - 1) // 2.
       widen: as for `spatial_max_pool`.
 
-    Returns:
-      `[batch, (height + 2 w - k) // s + 1, (width + 2 w - k) // s + 1, ...]`.
-
-    Raises:
-      ValueError: as for `spatial_max_pool`.
+    Returns, Raises: as for `spatial_max_pool`.
     """
     return _pool(x, window, strides, _blur_padding(window, padding), widen, _blur)
 

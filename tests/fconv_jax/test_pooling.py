@@ -151,6 +151,7 @@ def test_padding_of_a_maximum_never_shows():
         (lambda x: fconv_jax.spatial_max_pool(x, 2, widen=False), r"strides \(=2\) must divide"),
         (lambda x: fconv_jax.spatial_max_pool(x[0]), r"must be an image .* or a field"),
         (lambda x: fconv_jax.corner_max_pool(x, 8), r"7 x 7 .* below the window \(=8\)"),
+        (lambda x: fconv_jax.corner_max_pool(x, 0), r"window \(=0\)"),
         (lambda x: fconv_jax.max_over_rotations(x), "must be a field"),
         (lambda x: fconv_jax.mean_over_rotations(x), "must be a field"),
         (lambda x: fconv_jax.disk_mask(0), r"size \(=0\)"),
