@@ -1,0 +1,49 @@
+"""README's example runs, and its commands are the ones that CI and the programs have."""
+
+import pathlib
+import re
+import shlex
+
+from experiments import evaluate, run, sweep
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_example_runs_and_is_invariant():
+    (example,) = blocks("python")
+    assert "assert jnp.allclose" in example
+    exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_the_example_can_fail():
+    (example,) = blocks("python")
+    plain = example.replace("fc.max_over_rotations(nnx.relu(self.conv2(x)))", "nnx.relu(self.conv2(x))[..., 0, :]")
+    assert plain != example
+    try:
+        exec(compile(plain, "README.md", "exec"), {"__name__": "readme"})
+    except AssertionError:
+        return
+    raise AssertionError("one rotation alone must not be invariant")
+
+
+def test_every_command_is_accepted():
+    parsers = {"run": run.parser(), "evaluate": evaluate.parser(), "sweep": sweep.parser()}
+    found = re.findall(r"python -m experiments\.(\w+)([^\n`#&]*)", "\n".join(blocks("bash")))
+    assert {name for name, _ in found} == set(parsers)
+    for name, arguments in found:
+        parsers[name].parse_args(shlex.split(arguments))
+
+
+def test_ci_runs_the_test_command():
+    test_command = blocks("bash")[1].strip().removeprefix(".venv/bin/python ")
+    assert test_command in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_every_link_leads_somewhere():
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
