@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from experiments import backends, folders, training
-from experiments.checkpoints import CheckpointError, Checkpoints, basis_record, has_checkpoint, restore
+from experiments.checkpoints import CheckpointError, Checkpoints, basis_record, check_basis, has_checkpoint, restore
 from experiments.data import Split
 from experiments.plots import plot_curves
 from experiments.results import device_name, summarize, write_curves, write_json
@@ -80,6 +80,7 @@ class Training:
         self.train = self.trainer.place(splits[config.setting]["train"])
         self.validation = {c.setting: self.trainer.place(splits[c.setting]["validation"]) for c in configs}
         self.num_steps = self.trainer.num_steps(self.train)
+        self.basis = basis_record(training.abstract_model(self.network))
         self.compiling = _CompileClock()
 
     def start(self, resume: bool) -> None:
@@ -94,6 +95,9 @@ class Training:
             self.states = self.trainer.pad(self.states)
             if record["seeds"] != list(self.configs[0].seeds):
                 raise CheckpointError(f"{self.folders[0]}: saved with the seeds {record['seeds']}; use --overwrite")
+            check_basis(
+                self.folders[0] / folders.RESUME, record.get("basis", {}), training.abstract_model(self.network)
+            )
             self.position = Position(**record["position"])
         else:
             self.states = self.trainer.init()
@@ -184,7 +188,11 @@ class Training:
     def _save(self, saver):
         began = time.monotonic()
         position = self.position
-        record = {"seeds": list(self.configs[0].seeds), "position": dataclasses.asdict(position)}
+        record = {
+            "seeds": list(self.configs[0].seeds),
+            "basis": self.basis,
+            "position": dataclasses.asdict(position),
+        }
         # A step number that only grows, with room for a stop in the middle of an epoch.
         saver.save(position.epoch * (self.num_steps + 1) + position.step, self.trainer.unpad(self.states), record)
         self.saved_at = time.monotonic()

@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.arguments import InputError
+from experiments.backends import SEED_MAPS
 from experiments.results import write_json
 from experiments.settings import RunConfig
 
@@ -56,12 +58,38 @@ def read_config(folder: Path) -> dict | None:
         missing = {field.name for field in dataclasses.fields(RunConfig)} - set(contents)
         if missing:
             raise ValueError(f"{min(missing)!r} is missing")
-        contents["seeds"] = tuple(int(seed) for seed in contents["seeds"])
+        _check_types(contents)
+        contents["seeds"] = tuple(contents["seeds"])
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, RecursionError, OSError) as error:
         raise InputError(f"{path} is damaged ({error}): use --overwrite to start the run anew") from error
     return contents
+
+
+def _check_types(contents):
+    """Checks that a configuration's values are such as the command line accepts."""
+    least = {"setting": 1, "data_seed": 0, "epochs": 1, "batch_size": 1}
+    seeds, rate = contents["seeds"], contents["learning_rate"]
+    right = {
+        **{name: _is_whole(contents[name], low) for name, low in least.items()},
+        **{name: isinstance(contents[name], str) for name in ("model", "dataset")},
+        "init": contents["init"] in ("report", "he"),
+        "precision": contents["precision"] in ("float32", "bfloat16"),
+        "seed_map": contents["seed_map"] in SEED_MAPS,
+        "learning_rate": isinstance(rate, float) and math.isfinite(rate) and rate > 0,
+        "seeds": isinstance(seeds, list)
+        and bool(seeds)
+        and all(_is_whole(seed, 0) and seed < 2**32 for seed in seeds)
+        and len(set(seeds)) == len(seeds),
+    }
+    for name, fine in right.items():
+        if not fine:
+            raise ValueError(f"{name} is {str(contents[name])[:40]!r}")
+
+
+def _is_whole(value, least):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def write_config(folder: Path, config: RunConfig, data_digest: str) -> None:
