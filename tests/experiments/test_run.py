@@ -1,0 +1,254 @@
+"""experiments.run: what a run writes, resumes, refuses and never touches."""
+
+import csv
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from experiments import folders, session
+from experiments.cell import Training
+
+FIELDS = [
+    "model",
+    "setting",
+    "dataset",
+    "seeds",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "init",
+    "data_seed",
+    "num_parameters",
+    "test_accuracy",
+    "mean",
+    "std",
+    "failed_seeds",
+    "mean_all",
+    "best_epoch",
+    "validation_accuracy",
+    "per_class_accuracy",
+    "train_loss",
+    "validation_curve",
+    "train_images_per_second",
+    "compile_seconds",
+    "wall_seconds",
+    "command",
+    "versions",
+    "device",
+]
+
+
+def refuse_constant(text):
+    raise AssertionError(f"{text} is not strict JSON")
+
+
+def test_results_have_every_field(finished):
+    results = json.loads((finished / "results.json").read_text(), parse_constant=refuse_constant)
+    assert set(FIELDS) <= set(results)
+    assert (results["model"], results["setting"], results["dataset"]) == ("lenet", 1, "mnist_5k")
+    assert (results["seeds"], results["epochs"], results["batch_size"]) == ([0, 3], 2, 32)
+    assert (results["init"], results["data_seed"], results["learning_rate"]) == ("report", 0, 3e-3)
+    assert results["num_parameters"] == 278_226
+    for name in ("test_accuracy", "validation_accuracy", "best_epoch"):
+        assert len(results[name]) == 2
+    for name, width in [("per_class_accuracy", 10), ("train_loss", 2), ("validation_curve", 2)]:
+        assert [len(row) for row in results[name]] == [width, width]
+    for seed in range(2):
+        curve = results["validation_curve"][seed]
+        assert results["validation_accuracy"][seed] == max(curve)
+        assert results["best_epoch"][seed] == 1 + curve.index(max(curve))
+        # Synthetic classes are of equal size.
+        assert results["test_accuracy"][seed] == pytest.approx(sum(results["per_class_accuracy"][seed]) / 10)
+    assert results["mean_all"] == pytest.approx(sum(results["test_accuracy"]) / 2)
+    assert results["train_images_per_second"] > 0 and results["wall_seconds"] > 0
+    assert results["compile_seconds"] < results["wall_seconds"] + 60
+    assert results["command"].startswith("python -m experiments.run --setting 1 --model lenet")
+    assert {"python", "jax", "flax"} <= set(results["versions"]) and "CPU" in results["device"]
+
+
+def test_files_of_a_run(finished):
+    assert {path.name for path in finished.iterdir()} - {".lock", "resume"} == {
+        "config.json", "results.json", "curves.csv", "curves.png", "best",
+    }  # fmt: skip
+    results = json.loads((finished / "results.json").read_text())
+    with (finished / "curves.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["seed"], row["epoch"]) for row in rows] == [("0", "1"), ("0", "2"), ("3", "1"), ("3", "2")]
+    assert float(rows[3]["train_loss"]) == pytest.approx(results["train_loss"][1][1], rel=1e-5)
+    assert float(rows[1]["validation_accuracy"]) == pytest.approx(results["validation_curve"][0][1], rel=1e-5)
+    assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    config = json.loads((finished / "config.json").read_text())
+    assert config["seeds"] == [0, 3] and len(config["data_digest"]) == 64
+
+
+def test_a_run_is_repeated_bit_for_bit_and_says_what_it_does(lab, synthetic, quick, finished, tmp_path, capsys):
+    assert lab.run(*quick, "--output", tmp_path / "again") == 0
+    said = capsys.readouterr().out
+    assert "expected duration: about" in said and "mean_all" in said and "accuracy of each class" in said
+    assert lab.numbers(tmp_path / "again") == lab.numbers(finished)
+    assert (tmp_path / "again" / "curves.csv").read_bytes() == (finished / "curves.csv").read_bytes()
+
+
+def test_resuming_a_finished_run_changes_nothing(lab, synthetic, quick, finished, capsys):
+    before, times = lab.tree(finished), {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    assert lab.run(*quick, "--output", finished, "--resume") == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert lab.run(*quick[:4], "--output", finished, "--resume") == 0  # the other options are the run's own
+    assert lab.tree(finished) == before
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == times
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("--seeds 0,4", "seeds"),
+        ("--num-seeds 2", "seeds"),
+        ("--epochs 3", "epochs"),
+        ("--batch-size 33", "batch_size"),
+        ("--learning-rate 3e-4", "learning_rate"),
+        ("--init he", "init"),
+        ("--precision bfloat16", "precision"),
+        ("--seed-map vmap", "seed_map"),
+        ("--data-seed 1", "data_seed"),
+        ("--model lenet_fconv", "model"),
+        ("--setting 2", "setting"),
+        ("--dataset fashion_mnist", "dataset"),
+    ],
+)
+def test_resuming_with_another_option(lab, synthetic, quick, finished, capsys, words, named):
+    option = words.split()[0]
+    kept = [word for pair in zip(quick[::2], quick[1::2], strict=True) if pair[0] != option for word in pair]
+    if option == "--num-seeds":
+        kept = [word for pair in zip(kept[::2], kept[1::2], strict=True) if pair[0] != "--seeds" for word in pair]
+    before = lab.tree(finished)
+    assert lab.run(*kept, *words.split(), "--output", finished, "--resume") == 2
+    assert f"was begun with {named} " in capsys.readouterr().err
+    assert lab.tree(finished) == before
+
+
+def test_resuming_with_other_data(lab, monkeypatch, quick, finished, capsys):
+    monkeypatch.setattr(session, "load", lambda *args, **options: lab.load(*args, **{**options, "data_seed": 9}))
+    assert lab.run(*quick, "--output", finished, "--resume") == 2
+    assert "data_digest" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stops", [(1,), (3,), (2, 4)], ids=str)
+def test_an_interrupted_run_ends_in_the_same_numbers(
+    lab, synthetic, quick, finished, tmp_path, monkeypatch, capsys, stops
+):
+    """Stopped after the given steps (an epoch has 3, the last one smaller), each time resumed."""
+    folder, taken = tmp_path / "run", {"steps": 0}
+    steps = session._Bar.report
+
+    def count(bar, position, num_steps):
+        taken["steps"] += bool(position.step)
+        if position.step and taken["steps"] in stops:
+            os.kill(os.getpid(), signal.SIGTERM)
+        steps(bar, position, num_steps)
+
+    monkeypatch.setattr(session._Bar, "report", count)
+    for _ in stops:
+        assert lab.run(*quick, "--output", folder, "--resume") == 130
+        assert not (folder / "results.json").exists()
+    assert "continue with --resume" in capsys.readouterr().err
+    assert lab.run(*quick, "--output", folder, "--resume") == 0
+    assert f"resumed after epoch {stops[-1] // 3}, step {stops[-1] % 3}" in capsys.readouterr().out
+    assert taken["steps"] == 6  # none twice
+    assert lab.numbers(folder) == lab.numbers(finished)
+
+
+@pytest.mark.parametrize("lost", [["results.json"], ["results.json", "curves.csv", "curves.png"]], ids=len)
+def test_a_run_killed_while_it_writes_its_results_is_finished_by_resume(
+    lab, synthetic, quick, finished, tmp_path, lost
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    for name in lost:
+        (folder / name).unlink()
+    assert lab.run(*quick, "--output", folder, "--resume") == 0
+    assert lab.numbers(folder) == lab.numbers(finished)
+    assert lab.evaluate(folder) == 0
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert evaluation["test_accuracy"] == lab.numbers(folder)["test_accuracy"]
+
+
+def test_a_locked_folder_is_refused(lab, synthetic, quick, finished, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    before = lab.tree(folder)
+    with folders.locked(folder):
+        for way in ("--resume", "--overwrite"):
+            assert lab.run(*quick, "--output", folder, way) == 2
+            assert "another process is at work" in capsys.readouterr().err
+    assert lab.tree(folder) == before
+
+
+def test_overwrite_starts_anew(lab, synthetic, quick, finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / "evaluation.json").write_text("{}")
+    (folder / ".curves.csv.part").write_text("left over")
+    words = [word if word != "0,3" else "3" for word in quick]
+    assert lab.run(*words, "--output", folder, "--overwrite") == 0
+    assert not (folder / "evaluation.json").exists() and not (folder / ".curves.csv.part").exists()
+    assert lab.numbers(folder)["seeds"] == [3]
+
+
+def test_overwrite_keeps_its_hands_off_foreign_files(lab, synthetic, quick, finished, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / "thesis.tex").write_text("years of work")
+    before = lab.tree(folder)
+    for way in ("--resume", "--overwrite"):
+        assert lab.run(*quick, "--output", folder, way) == 2
+        assert "'thesis.tex', which no run wrote" in capsys.readouterr().err
+    assert lab.tree(folder) == before
+
+
+def test_a_seed_whose_loss_is_not_a_number(lab, synthetic, quick, tmp_path, monkeypatch, finished, capsys):
+    """Seed 3's parameters are poisoned: it is reported, seed 0 is as in the run without."""
+    import jax
+    import numpy as np
+
+    def poisoned(training, resume, start=Training.start):
+        start(training, resume)
+        params = jax.tree.map(lambda x: x * np.float32([1, np.nan]).reshape(2, *[1] * (x.ndim - 1)),
+                              training.states["params"])  # fmt: skip
+        training.states = {**training.states, "params": jax.device_put(params, training.trainer.sharding)}
+
+    monkeypatch.setattr(Training, "start", poisoned)
+    assert lab.run(*quick, "--output", tmp_path / "run") == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text(), parse_constant=refuse_constant)
+    whole = lab.numbers(finished)
+    assert results["failed_seeds"] == [3]
+    assert results["train_loss"][1] == [None, None]
+    assert "loss not a number): 3" in capsys.readouterr().out
+    for name in ("test_accuracy", "train_loss", "validation_curve", "best_epoch"):
+        assert results[name][0] == whole[name][0], name
+    assert results["mean"] == results["test_accuracy"][0] and results["std"] is None
+    assert all(math.isnan(float(row.split(",")[2])) for row in (tmp_path / "run/curves.csv").read_text().split()[3:])
+
+
+@pytest.mark.parametrize("module", ["run", "evaluate"])
+def test_help_is_quick_and_imports_no_jax(module):
+    code = f"""
+        import sys
+        from experiments import {module}
+        try:
+            {module}.main(["--help"])
+        except SystemExit as ended:
+            assert ended.code == 0
+        print([name for name in ("jax", "flax", "orbax", "tensorflow_datasets") if name in sys.modules])
+    """
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
+    assert time.monotonic() - began < 4  # 2 on a quiet machine
