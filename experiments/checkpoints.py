@@ -30,7 +30,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path):
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self.folder = Path(folder).absolute()
         options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, enable_async_checkpointing=True)
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=_handlers())
@@ -135,7 +135,7 @@ def _manager(folder):
 @contextlib.contextmanager
 def _opened(folder):
     """A manager and its newest step."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     if not Path(folder).is_dir():
         raise CheckpointError(f"{folder} is not there: name the folder of a run that has saved a checkpoint")
     with _one_line(folder), _manager(folder) as manager:
@@ -174,7 +174,7 @@ def _check_shapes(folder, saved, target):
         path = wrong[0]
         raise CheckpointError(
             f"{folder}: not a checkpoint of this model: {path} is {have.get(path, 'absent')}, expected "
-            f"{want.get(path, 'nothing')} ({len(wrong)} of {len(want)} entries differ)"
+            f"{want.get(path, 'nothing')} ({len(wrong)} of {len(have.keys() | want.keys())} entries differ)"
         )
 
 
