@@ -103,7 +103,9 @@ class LiftingFConv(_FConv):
       mask: `"adaptive"` or `"gaussian"`, see `fourier_basis`.
       basis: `"fourier"` (F-Conv) or `"bicubic"` (B-Conv, odd k).
       init: `"he"`: uniform coefficients, equal shares for the functions of the basis, with which
-        the filters have the variance of a He-initialised plain kernel, biases 0;
+        the filters have the variance of a He-initialised plain kernel, biases 0 (it gives
+        functions that smoothing damps their full share: choose another where turns between the
+        steps of the group matter from the start);
         `"report"`: coefficients and biases uniform within +-1/sqrt(in expand r), expand = t in
         a group layer, else 1; `"paper"`: coefficients U(-1, 1) sqrt(6 / (in r)) weights, biases 0.
       dtype: of the computation; `None` promotes input and parameters.

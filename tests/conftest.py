@@ -1,6 +1,10 @@
 """Settings of the whole suite."""
 
+import os
 import pathlib
+
+# One thread each: the workers of `-n 2` share two cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

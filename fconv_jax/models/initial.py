@@ -8,11 +8,6 @@ from flax import nnx
 
 from fconv_jax.convolve import conv_general_dilated
 
-# Uniform within +-1/sqrt(fan_in), PyTorch's default: a variance of 1 / (3 fan_in).
-_torch_uniform = nnx.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
-_alexnet_conv = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-_alexnet_dense = nnx.initializers.normal(0.01)
-
 
 def plain_conv(
     in_features: int, out_features: int, kernel_size: int, *, padding: int = 0, init: str, rngs: nnx.Rngs
@@ -25,7 +20,9 @@ def plain_conv(
     Raises:
       ValueError: another `init`.
     """
-    kernel_init, bias_init = _initializers(init, in_features * kernel_size**2, _alexnet_conv)
+    kernel_init, bias_init = _initializers(
+        init, in_features * kernel_size**2, math.sqrt(2.0 / (out_features * kernel_size**2))
+    )
     return nnx.Conv(
         in_features,
         out_features,
@@ -40,22 +37,32 @@ def plain_conv(
 
 def plain_dense(in_features: int, out_features: int, *, init: str, rngs: nnx.Rngs) -> nnx.Linear:
     """Returns a dense layer; `init` as in `plain_conv`, but `"alexnet"` is normal with std 0.01."""
-    kernel_init, bias_init = _initializers(init, in_features, _alexnet_dense)
+    kernel_init, bias_init = _initializers(init, in_features, 0.01)
     return nnx.Linear(in_features, out_features, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs)
 
 
-def _initializers(init, fan_in, alexnet):
+def _initializers(init, fan_in, alexnet_deviation):
+    """The initializers of weights and biases."""
     if init == "report":
-        return _torch_uniform, _bias_uniform(1.0 / math.sqrt(fan_in))
+        return uniform_within(1.0 / math.sqrt(fan_in)), uniform_within(1.0 / math.sqrt(fan_in))
     if init == "he":
-        return nnx.initializers.he_uniform(), nnx.initializers.zeros
+        return uniform_within(math.sqrt(6.0 / fan_in)), nnx.initializers.zeros
     if init == "alexnet":
-        return alexnet, nnx.initializers.zeros
+        return _normal(alexnet_deviation), nnx.initializers.zeros
     raise ValueError(f"init (={init!r}) must be 'report' or 'he'")
 
 
-def _bias_uniform(bound):
+def uniform_within(bound):
+    """An initializer: uniform within +-bound.  Drawn flat: XLA compiles random numbers of four axes slowly."""
+
     def draw(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
+        return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
+
+    return draw
+
+
+def _normal(deviation):
+    def draw(key, shape, dtype=jnp.float32):
+        return deviation * jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
 
     return draw
