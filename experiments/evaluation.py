@@ -33,13 +33,23 @@ class Evaluator:
         best = run_dir / folders.BEST
         if not best.is_dir():
             raise CheckpointError(f"{run_dir} holds no finished run ({folders.BEST}/ is missing): --resume finishes it")
-        record = restore_record(best)
         try:
-            self.config = RunConfig(**{**record["config"], "seeds": tuple(record["config"]["seeds"])})
-        except (KeyError, TypeError) as error:
+            # Not yet checked against the digest: whatever it makes of a network may fail.
+            rows = self._prepare(restore_record(best))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            what = " ".join(str(error).split())[:120]
             raise CheckpointError(
-                f"{best}: the checkpoint's record is not a run's ({error}); use another copy"
+                f"{best}: the checkpoint's record is not a run's ({what}); use another copy"
             ) from error
+        arrays, record = restore(best, {"params": rows["params"], "stats": rows["stats"]})
+        check_basis(best, record["basis"], training.abstract_model(self.network))
+        self.arrays, self.best_epoch = self.trainer.pad(arrays), record["best_epoch"]
+
+    def _prepare(self, record):
+        """Makes the network and its programs; returns the shapes of its arrays."""
+        self.config = RunConfig(**{**record["config"], "seeds": tuple(record["config"]["seeds"])})
         config = self.config
         self.network = training.build(
             config.model, init=config.init, precision=config.precision, num_classes=record["num_classes"]
@@ -52,10 +62,7 @@ class Evaluator:
             has_stats=self.network.has_stats,
         )
         self.trainer = Trainer(self.network, plan, config.seeds, (), batch_size=1, learning_rate=1.0)
-        rows = self.trainer.abstract_rows()
-        arrays, record = restore(best, {"params": rows["params"], "stats": rows["stats"]})
-        check_basis(best, record["basis"], training.abstract_model(self.network))
-        self.arrays, self.best_epoch = self.trainer.pad(arrays), record["best_epoch"]
+        return self.trainer.abstract_rows()
 
     def confusion(self, split: Split) -> np.ndarray:
         """Counts `[seed, class, predicted]` over a split."""
