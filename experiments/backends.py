@@ -36,7 +36,8 @@ class Plan:
 def configure(model: str) -> None:
     """Sets what jax reads when it is imported; call it before that, with the name of the network.
 
-    All of it yields to variables that are already set.  Messages that a user cannot act on (TPU
+    Compiled programs are kept in the user's cache folder; JAX_ENABLE_COMPILATION_CACHE=false switches
+    that off.  All of it yields to variables that are already set.  Messages that a user cannot act on (TPU
     look-ups, absl) are switched off.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -46,6 +47,10 @@ def configure(model: str) -> None:
     if not model.startswith(_LARGE) and "xla_cpu_multi_thread_eigen" not in flags:
         # Their products are too small to be shared by cores; XLA runs independent ones side by side instead.
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+    cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "fconv_jax")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     warnings.filterwarnings("ignore", message=".*(TPU|CUDA-enabled jaxlib|os.fork).*")
 
 
