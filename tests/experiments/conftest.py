@@ -55,11 +55,14 @@ def call(main, *argv):
 
 
 def tree(folder) -> dict[str, str]:
-    """What a folder holds: from relative path to sha256, or "folder"."""
-    return {
-        str(path.relative_to(folder)): "folder" if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-    }
+    """What a folder holds: from relative path to sha256, "folder" or "link"."""
+
+    def kind(path):
+        if path.is_symlink() or path.is_dir():
+            return "link" if path.is_symlink() else "folder"
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    return {str(path.relative_to(folder)): kind(path) for path in sorted(folder.rglob("*"))}
 
 
 def assert_trees_equal(first, second):

@@ -111,8 +111,6 @@ def test_harm_to_any_file_is_an_error_or_does_no_harm(saved, tmp_path, harm):
             got = outcome(folder)
             assert got in ("error", good), name
             detected += [name] if got == "error" else []
-            # Files of array data: Orbax's OCDBT stores keep them in folders named d.
-            assert got == "error" or name.parent.name != "d" or harm != "changed", name
             shutil.rmtree(folder)
     assert detected
 

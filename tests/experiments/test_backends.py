@@ -1,0 +1,65 @@
+"""Plans for the devices at hand, and what is set before jax is imported."""
+
+import math
+import os
+import warnings
+
+import pytest
+
+from experiments import backends
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Plans believe that they are made for this many GPUs."""
+    import jax
+
+    def pretend(count=1):
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        monkeypatch.setattr(jax, "local_device_count", lambda: count)
+
+    return pretend
+
+
+def test_on_a_cpu_seeds_are_looped_over_in_slices():
+    plan = backends.plan("lenet_fconv", 5, 256)
+    assert (plan.seed_map, plan.slice_size, plan.steps_per_call) == ("loop", 64, 1)
+    assert backends.plan("lenet_fconv", 5, 256, seed_map="vmap").seed_map == "vmap"
+    assert backends.plan("lenet", 5, 64).slice_size is None
+    assert backends.plan("fconv_mnist", 5, 256, has_stats=True).slice_size is None
+
+
+def test_on_a_gpu_seeds_are_mapped_at_once(gpu):
+    gpu()
+    plan = backends.plan("lenet_fconv", 5, 4096)
+    assert (plan.seed_map, plan.slice_size, plan.mesh_shape) == ("vmap", None, (1, 1)) and plan.steps_per_call > 1
+    assert backends.plan("alexnet_fconv", 5, 4096).slice_size == 1024
+    assert backends.plan("lenet", 5, 4096, seed_map="loop").seed_map == "loop"
+
+
+@pytest.mark.parametrize("devices", range(1, 10))
+@pytest.mark.parametrize("seeds", [1, 2, 5, 6])
+def test_meshes_use_all_devices(gpu, devices, seeds):
+    gpu(devices)
+    along_seeds, along_data = backends.plan("lenet", seeds, 256).mesh_shape
+    assert along_seeds * along_data == devices and along_seeds == math.gcd(devices, seeds)
+    # A batch that must stay whole is not spread.
+    assert backends.plan("fconv_mnist", seeds, 256, has_stats=True).mesh_shape == (min(devices, seeds), 1)
+
+
+def test_an_unknown_map():
+    with pytest.raises(ValueError, match=r"seed map \(='pmap'\) must be one of auto, vmap, loop"):
+        backends.plan("lenet", 5, 256, seed_map="pmap")
+
+
+def test_configure_yields_to_what_is_set(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"JAX_PLATFORMS": "cuda", "XLA_FLAGS": "--one=1"})
+    with warnings.catch_warnings():
+        backends.configure("lenet")
+        assert os.environ["JAX_PLATFORMS"] == "cuda"
+        assert os.environ["XLA_FLAGS"] == "--one=1 --xla_cpu_multi_thread_eigen=false"
+        backends.configure("lenet")
+        assert os.environ["XLA_FLAGS"].count("eigen") == 1
+        monkeypatch.setattr(os, "environ", {})
+        backends.configure("alexnet_fconv")
+    assert "XLA_FLAGS" not in os.environ

@@ -1,0 +1,317 @@
+"""Bad input to `run` and `evaluate`: exit code 2, one line beside the usage, nothing written, nothing lost."""
+
+import gzip
+import json
+import shutil
+import struct
+
+import pytest
+
+RUN = "--setting 1 --model lenet --dataset mnist_5k --seeds 0 --epochs 1 --batch-size 32"
+
+
+def assert_refused(lab, capfd, root, command, *argv, says, may_appear=frozenset()):
+    """`root` holds all that the command could reach."""
+    before = lab.tree(root)
+    code = command(*argv)
+    captured = capfd.readouterr()
+    assert code == 2
+    lines = captured.err.splitlines()
+    assert "Traceback" not in captured.err
+    assert lines[0].startswith("usage: python -m experiments.")
+    # argparse folds its usage: the continuation is indented.
+    rest = [line for line in lines[1:] if not line.startswith(" ")]
+    assert len(rest) == 1 and ": error: " in rest[0], captured.err
+    assert says in rest[0]
+    after = lab.tree(root)
+    assert {name: after[name] for name in after if name not in may_appear - before.keys()} == before
+
+
+RUN_ARGUMENTS = [
+    ("--setting", "0", "choose from"),
+    ("--setting", "5", "choose from"),
+    ("--setting", "x", "--setting"),
+    ("--model", "lenot", "choose from"),
+    ("--model", "", "choose from"),
+    ("--model", "LeNet", "choose from"),
+    ("--dataset", "mnist_6k", "choose from"),
+    ("--dataset", "MNIST", "choose from"),
+    ("--data-seed", "-1", "at least 0"),
+    ("--data-seed", "x", "whole number"),
+    ("--data-seed", "1.5", "whole number"),
+    ("--seeds", "0,0", "twice"),
+    ("--seeds", "0,3,00", "twice"),
+    ("--seeds", "a", "whole number"),
+    ("--seeds", "0,,1", "whole number"),
+    ("--seeds", "", "whole number"),
+    ("--seeds", "0,-1", "at least 0"),
+    ("--seeds", "1.0", "whole number"),
+    ("--seeds", "4294967296", "below 2^32"),
+    ("--num-seeds", "0", "at least 1"),
+    ("--num-seeds", "-3", "at least 1"),
+    ("--num-seeds", "two", "whole number"),
+    ("--epochs", "0", "at least 1"),
+    ("--epochs", "-1", "at least 1"),
+    ("--epochs", "1e3", "whole number"),
+    ("--batch-size", "0", "at least 1"),
+    ("--batch-size", "-256", "at least 1"),
+    ("--batch-size", "many", "whole number"),
+    ("--learning-rate", "0", "above 0"),
+    ("--learning-rate", "-1e-3", "expected one argument"),
+    ("--learning-rate", "nan", "above 0"),
+    ("--learning-rate", "inf", "above 0"),
+    ("--learning-rate", "fast", "above 0"),
+    ("--init", "xavier", "choose from"),
+    ("--precision", "float16", "choose from"),
+    ("--precision", "float64", "choose from"),
+    ("--seed-map", "pmap", "choose from"),
+    ("--frobnicate", "1", "unrecognized"),
+    ("--epochs", None, "expected one argument"),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "says"), RUN_ARGUMENTS)
+def test_arguments_of_run(lab, synthetic, tmp_path, monkeypatch, capfd, option, value, says):
+    monkeypatch.chdir(tmp_path)
+    words = RUN.split()
+    if option in words:
+        at = words.index(option)
+        del words[at : at + 2]
+    elif option == "--num-seeds":
+        words = [word for word in words if word not in ("--seeds", "0")]
+    assert_refused(lab, capfd, tmp_path, lab.run, *words, option, *([value] if value is not None else []), says=says)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("", "required"),
+        ("--setting 1", "--model"),
+        ("--model lenet", "--setting"),
+        (f"{RUN} --num-seeds 2", "not allowed with"),
+        (f"{RUN} --resume --overwrite", "not allowed with"),
+        (f"{RUN} stray", "unrecognized"),
+    ],
+)
+def test_combinations_of_run(lab, synthetic, tmp_path, monkeypatch, capfd, words, says):
+    monkeypatch.chdir(tmp_path)
+    assert_refused(lab, capfd, tmp_path, lab.run, *words.split(), says=says)
+
+
+def test_output_that_cannot_be(lab, synthetic, tmp_path, capfd):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    cases = [
+        (file, [], "is a file"),
+        (file / "below", [], "below one"),
+        (file / "far" / "below", ["--resume"], "below one"),
+        (tmp_path / "full", [], "not empty"),
+        (tmp_path / "full", ["--resume"], "no run wrote"),
+        (tmp_path / "full", ["--overwrite"], "no run wrote"),
+        (tmp_path / "dangling", [], "cannot be written"),
+        (tmp_path / ("x" * 300), [], "cannot be"),
+    ]
+    for output, more, says in cases:
+        assert_refused(lab, capfd, tmp_path, lab.run, *RUN.split(), "--output", output, *more, says=says)
+
+
+def change(**fields):
+    return lambda config: {**config, **fields}
+
+
+CONFIGS = {
+    "empty": lambda config: "",
+    "cut": lambda config: json.dumps(config)[:50],
+    "not JSON": lambda config: "model: lenet",
+    "not text": lambda config: b"\xff\xfe\x00\x01",
+    "a list": lambda config: [],
+    "a number": lambda config: 3,
+    "null": lambda config: None,
+    "nothing in it": lambda config: {},
+    "a field gone": lambda config: {name: value for name, value in config.items() if name != "epochs"},
+    "no digest": lambda config: {name: value for name, value in config.items() if name != "data_digest"},
+    "another digest": change(data_digest="0" * 64),
+    "seeds a number": change(seeds=3),
+    "seeds a text": change(seeds="03"),
+    "no seeds": change(seeds=[]),
+    "seeds twice": change(seeds=[0, 0]),
+    "a seed below 0": change(seeds=[-1]),
+    "a seed a fraction": change(seeds=[0.5]),
+    "a seed null": change(seeds=[None]),
+    "epochs a text": change(epochs="2"),
+    "epochs 0": change(epochs=0),
+    "epochs true": change(epochs=True),
+    "epochs a fraction": change(epochs=1.5),
+    "batch size 0": change(batch_size=0),
+    "batch size null": change(batch_size=None),
+    "learning rate a text": change(learning_rate="fast"),
+    "learning rate not a number": change(learning_rate=float("nan")),
+    "learning rate below 0": change(learning_rate=-1.0),
+    "unknown init": change(init="xavier"),
+    "init a list": change(init=["he"]),
+    "unknown precision": change(precision="float16"),
+    "unknown seed map": change(seed_map="pmap"),
+    "seed map a list": change(seed_map=[]),
+    "another model": change(model="alexnet"),
+    "unknown model": change(model="lenot"),
+    "another setting": change(setting=2),
+    "setting a text": change(setting="1"),
+    "unknown dataset": change(dataset="mnist_6k"),
+    "data seed below 0": change(data_seed=-1),
+}
+
+
+@pytest.mark.parametrize("damage", CONFIGS.values(), ids=CONFIGS)
+def test_damaged_configurations(lab, synthetic, finished, tmp_path, capfd, damage):
+    """Of a run that is resumed, with and without the option that the damaged one would stand for."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / "results.json").unlink()
+    contents = damage(json.loads((folder / "config.json").read_text()))
+    if not isinstance(contents, (str, bytes)):
+        contents = json.dumps(contents)
+    (folder / "config.json").write_bytes(contents.encode() if isinstance(contents, str) else contents)
+    words = ["--setting", 1, "--model", "lenet", "--output", folder, "--resume"]
+    assert_refused(lab, capfd, tmp_path, lab.run, *words, says="")
+
+
+def test_a_folder_without_configuration_is_not_resumed(lab, synthetic, finished, tmp_path, quick, capfd):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / "config.json").unlink()
+    assert_refused(lab, capfd, tmp_path, lab.run, *quick, "--output", folder, "--resume", says="no config.json")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("", "RUN_DIR"),
+        ("RUN --setting 7", "choose from"),
+        ("RUN --dataset mnist_6k", "choose from"),
+        ("RUN --data-seed -1", "at least 0"),
+        ("RUN --output FILE/below", "cannot be written"),
+        ("RUN --output FILE", "cannot be written"),
+        ("RUN stray", "unrecognized"),
+        ("RUN --angles=15", "ignored explicit argument"),
+        ("nowhere", "is not a folder"),
+        ("FILE", "is not a folder"),
+        ("EMPTY", "no finished run"),
+        ("RUN/best", "no finished run"),
+        ("RUN/best/1", "no finished run"),
+    ],
+)
+def test_arguments_of_evaluate(lab, synthetic, finished, tmp_path, monkeypatch, capfd, words, says):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    words = words.replace("RUN", "run").replace("FILE", "file").replace("EMPTY", "empty").split()
+    assert_refused(lab, capfd, tmp_path, lab.evaluate, *words, says=says)
+
+
+def array_file(best):
+    return max((path for path in best.rglob("*") if path.parent.name == "d"), key=lambda path: path.stat().st_size)
+
+
+def spoil(path, old=None, new=None):
+    contents = bytearray(path.read_bytes())
+    if old is None:
+        contents[len(contents) // 2] ^= 1
+    else:
+        assert old in contents
+        contents = contents.replace(old, new, 1)
+    path.write_bytes(contents)
+
+
+def record_file(best):
+    return next(path for path in (best.rglob("metadata")) if path.parent.name == "record")
+
+
+CHECKPOINTS = {
+    "best missing": lambda best: shutil.rmtree(best),
+    "best empty": lambda best: [shutil.rmtree(path) if path.is_dir() else path.unlink() for path in best.iterdir()],
+    "step empty": lambda best: [shutil.rmtree(path) for path in best.glob("[0-9]*/*") if path.is_dir()],
+    "arrays missing": lambda best: [shutil.rmtree(path) for path in best.glob("*/arrays")],
+    "record missing": lambda best: [shutil.rmtree(path) for path in best.glob("*/record")],
+    "a byte changed": lambda best: spoil(array_file(best)),
+    "cut short": lambda best: array_file(best).write_bytes(array_file(best).read_bytes()[:1000]),
+    "array file empty": lambda best: array_file(best).write_bytes(b""),
+    "array file gone": lambda best: array_file(best).unlink(),
+    "another model": lambda best: spoil(record_file(best), b'"lenet"', b'"lenet_fconv"'),
+    "unknown model": lambda best: spoil(record_file(best), b'"lenet"', b'"lenot"'),
+    "unknown precision": lambda best: spoil(record_file(best), b'"float32"', b'"float33"'),
+    "unknown seed map": lambda best: spoil(record_file(best), b'"auto"', b'"auta"'),
+    "a byte of the record": lambda best: spoil(record_file(best), b'"report"', b'"repirt"'),
+    "another data set": lambda best: spoil(record_file(best), b'"mnist_5k"', b'"mnist_6k"'),
+    "a field renamed": lambda best: spoil(record_file(best), b'"precision"', b'"precisiom"'),
+    "no config": lambda best: spoil(record_file(best), b'"config"', b'"confog"'),
+    "no classes": lambda best: spoil(record_file(best), b'"num_classes"', b'"num_clashes"'),
+    "classes a text": lambda best: spoil(record_file(best), b'"num_classes": 10', b'"num_classes": "a"'),
+    "other classes": lambda best: spoil(record_file(best), b'"num_classes": 10', b'"num_classes": 11'),
+    "batch size a text": lambda best: spoil(record_file(best), b'"batch_size": 32', b'"batch_size": "a"'),
+    "fewer seeds": lambda best: spoil(record_file(best), b'"seeds": [0, 3]', b'"seeds": [0]'),
+    "seeds a text": lambda best: spoil(record_file(best), b'"seeds": [0, 3]', b'"seeds": ["a"]'),
+    "no seeds": lambda best: spoil(record_file(best), b'"seeds": [0, 3]', b'"seeds": []'),
+    "record not JSON": lambda best: record_file(best).write_text("{"),
+    "record a list": lambda best: record_file(best).write_text("[]"),
+    "record empty": lambda best: record_file(best).write_text(""),
+}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine.*never awaited")
+@pytest.mark.parametrize("damage", CHECKPOINTS.values(), ids=CHECKPOINTS)
+def test_damaged_checkpoints(lab, synthetic, finished, tmp_path, capfd, damage):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    damage(folder / "best")
+    assert_refused(lab, capfd, tmp_path, lab.evaluate, folder, "--output", tmp_path / "out", says=str(folder))
+
+
+def idx(shape, value=0):
+    count = 1
+    for size in shape:
+        count *= size
+    return bytes([0, 0, 8, len(shape)]) + b"".join(struct.pack(">I", size) for size in shape) + bytes([value]) * count
+
+
+IMAGES, LABELS, TEST_IMAGES, TEST_LABELS = (
+    "train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte",
+)  # fmt: skip
+RIGHT = {LABELS: (60_000,), TEST_LABELS: (10_000,), TEST_IMAGES: (10_000, 28, 28)}  # the first image file is harmed
+
+DATA_FILES = {
+    "one file of four": ("fashion_mnist", None),
+    "an empty file": ("fashion_mnist", b""),
+    "not IDX": ("fashion_mnist", b"hello"),
+    "cut short": ("fashion_mnist", idx((60_000, 28, 28))[:1000]),
+    "labels for images": ("fashion_mnist", idx((60_000,))),
+    "too few images": ("fashion_mnist", idx((10_000, 28, 28))),
+    "gzip cut short": ("fashion_mnist", gzip.compress(idx((60_000, 28, 28)), 1)[:100]),
+    "a wrong checksum": ("mnist", b"hello"),
+}
+
+
+@pytest.mark.parametrize(("dataset", "contents"), DATA_FILES.values(), ids=DATA_FILES)
+def test_placed_data_files(lab, tmp_path, capfd, dataset, contents):
+    placed = tmp_path / "data" / "downloads" / "manual" / dataset
+    placed.mkdir(parents=True)
+    for name, shape in RIGHT.items():
+        (placed / name).write_bytes(idx(shape))
+    if contents is not None:
+        (placed / IMAGES).write_bytes(contents)
+    words = RUN.replace("mnist_5k", dataset).split()
+    words += ["--data-dir", tmp_path / "data", "--output", tmp_path / "run"]
+    # TFDS makes these before it asks for data: they hold none, and the next start uses them.
+    made = ["downloads/extracted", "rotated_mnist", "rotated_mnist/.config", "rotated_mnist/.config/metadata.json"]
+    made += [f"rotated_mnist/.{dataset}.lock", f"rotated_mnist/{dataset}_setting1_seed0"]
+    may_appear = {f"data/{name}" for name in made}
+    assert_refused(lab, capfd, tmp_path, lab.run, *words, says=str(placed), may_appear=may_appear)
+
+
+def test_a_data_folder_that_cannot_be(lab, tmp_path, capfd):
+    (tmp_path / "file").write_text("mine")
+    words = [*RUN.split(), "--data-dir", tmp_path / "file", "--output", tmp_path / "run"]
+    assert_refused(lab, capfd, tmp_path, lab.run, *words, says="--data-dir")
