@@ -1,0 +1,72 @@
+"""A checkpoint of the PyTorch reference becomes a run's folder that evaluate loads."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from experiments import convert, evaluate
+from fconv_jax import lifting_filter
+
+
+@pytest.fixture
+def checkpoint(tmp_path, goldens):
+    """A `lenet_fconv` as the reference saves it, with its own basis."""
+    rng = np.random.default_rng(0)
+    state = {
+        "conv1.weights": rng.normal(size=(2, 1, 1, 25)),
+        "conv1.c": rng.normal(size=(1, 2, 1, 1)),
+        "conv1.Basis": goldens("models")["basis_k5_t8_smooth"],
+        "fc1.weight": rng.normal(size=(120, 2304)) / 48,
+        "fc1.bias": rng.normal(size=120),
+        "fc2.weight": rng.normal(size=(10, 120)) / 11,
+        "fc2.bias": rng.normal(size=10),
+    }
+    path = tmp_path / "reference.npz"
+    np.savez(path, **{name: value.astype(np.float32) for name, value in state.items()})
+    return path
+
+
+def test_converted_network_keeps_its_filters_and_is_evaluated(checkpoint, tmp_path, capsys):
+    output = tmp_path / "run"
+    assert convert.main([str(checkpoint), "--model", "lenet_fconv", "--output", str(output)]) == 0
+    options = ["--dataset", "mnist_5k", "--data-dir", str(tmp_path / "data")]
+    assert evaluate.main([str(output), *options]) == 0
+    evaluation = json.loads((output / "evaluation.json").read_text())
+    assert len(evaluation["test_accuracy"]) == 1 and evaluation["model"] == "lenet_fconv"
+
+    from experiments.evaluation import Evaluator
+
+    arrays = Evaluator(output).arrays
+    state = np.load(checkpoint)
+    theirs = lifting_filter(state["conv1.weights"].transpose(2, 1, 0, 3)[0], state["conv1.Basis"])
+    from fconv_jax import fourier_basis
+
+    ours = lifting_filter(arrays["params"]["conv"]["coefficients"][0], fourier_basis(5, 8).values)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("case", ["missing", "text", "other model", "not empty", "nan"])
+def test_what_does_not_fit_is_refused_and_nothing_written(case, checkpoint, tmp_path, capsys):
+    output, model = tmp_path / "run", "lenet_fconv"
+    if case == "missing":
+        checkpoint = tmp_path / "absent.npz"
+    elif case == "text":
+        checkpoint.write_text("no checkpoint")
+    elif case == "other model":
+        model = "lenet"
+    elif case == "not empty":
+        output.mkdir()
+        (output / "mine.txt").write_text("keep")
+    else:
+        state = dict(np.load(checkpoint))
+        state["fc1.bias"][3] = np.nan
+        np.savez(checkpoint, **state)
+    before = sorted(pathlib.Path(tmp_path).rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        convert.main([str(checkpoint), "--model", model, "--output", str(output)])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error and "error:" in error.splitlines()[-1]
+    assert sorted(pathlib.Path(tmp_path).rglob("*")) == before
