@@ -78,7 +78,7 @@ def plan(model: str, num_seeds: int, batch_size: int, *, seed_map: str = "auto",
         slice_size=slice_size,
         eval_size=250 if cpu else 5000,
         steps_per_call=1 if cpu else 64,
-        mesh_shape=_mesh_shape(num_seeds, jax.local_device_count(), split_batch=not has_stats),
+        mesh_shape=_mesh_shape(num_seeds, jax.device_count(), split_batch=not has_stats),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from experiments import backends, folders, training
+from experiments import backends, folders, machines, training
 from experiments.checkpoints import CheckpointError, Checkpoints, basis_record, check_basis, has_checkpoint, restore
 from experiments.data import Split
 from experiments.plots import plot_curves
@@ -119,22 +119,24 @@ class Training:
           Interrupted: `stop` said so; what was done is saved.
         """
         began, before = time.monotonic(), self.position.wall_seconds
-        saver = Checkpoints(self.folders[0] / folders.RESUME)
+        saver = Checkpoints(self.folders[0] / folders.RESUME) if machines.is_first() else None
         try:
             while self.position.epoch < self.configs[0].epochs:
                 self._epoch()
                 self.position.wall_seconds = before + time.monotonic() - began
                 self.position.compile_seconds += self.compiling.read()
-                if self.stop() or self._save_is_due():
+                stop = machines.agreed(self.stop())
+                if stop or machines.agreed(machines.is_first() and self._save_is_due()):
                     self._save(saver)
-                if self.stop():
+                if stop:
                     raise Interrupted
         except Interrupted:
             if self.position.step:
                 self._save(saver)
             raise
         finally:
-            saver.close()
+            if saver:
+                saver.close()
 
     def finish(self, command: str) -> list[dict]:
         """Tests the best epochs once, writes all results and returns them, one for each setting."""
@@ -143,11 +145,14 @@ class Training:
             best = self.states["best"][str(config.setting)]
             test = self.trainer.place(self.splits[config.setting]["test"])
             confusion = self.trainer.confusion(best["params"], best["stats"], test)
+            best = self.trainer.unpad(best)
             results.append(self._summary(config, best, confusion, command))
-            self._write_best(config, folder, best)
-            write_curves(folder / folders.CURVES, results[-1])
-            plot_curves(folder / folders.PICTURE, results[-1])
-            write_json(folder / folders.RESULTS, results[-1])  # last: it says that the run is finished
+            if machines.is_first():
+                arrays = {"params": best["params"], "stats": best["stats"]}
+                write_best(folder, config, self.network, arrays, np.asarray(best["epoch"]).tolist())
+                write_curves(folder / folders.CURVES, results[-1])
+                plot_curves(folder / folders.PICTURE, results[-1])
+                write_json(folder / folders.RESULTS, results[-1])  # last: it says that the run is finished
         return results
 
     def _epoch(self):
@@ -167,7 +172,7 @@ class Training:
             position.losses += losses.T.tolist()
             position.step += done
             self.report(position, self.num_steps)
-            if self.stop() and position.step < self.num_steps:
+            if position.step < self.num_steps and machines.agreed(self.stop()):
                 raise Interrupted
         correct = {setting: self._correct(data) for setting, data in self.validation.items()}
         self.states = self.trainer.keep_best(self.states, correct, position.epoch + 1)
@@ -194,7 +199,9 @@ class Training:
             "position": dataclasses.asdict(position),
         }
         # A step number that only grows, with room for a stop in the middle of an epoch.
-        saver.save(position.epoch * (self.num_steps + 1) + position.step, self.trainer.unpad(self.states), record)
+        arrays = self.trainer.unpad(self.states)
+        if saver:
+            saver.save(position.epoch * (self.num_steps + 1) + position.step, arrays, record)
         self.saved_at = time.monotonic()
         self.save_seconds = self.saved_at - began
 
@@ -207,7 +214,7 @@ class Training:
         return summarize(
             config,
             curves,
-            self.trainer.rows(best["epoch"]),
+            best["epoch"],
             confusion,
             num_validation=self.splits[config.setting]["validation"].labels.shape[0],
             num_parameters=sum(leaf.size // leaf.shape[0] for leaf in jax.tree.leaves(params)),
@@ -217,10 +224,6 @@ class Training:
             command=command,
             device=device_name(),
         )
-
-    def _write_best(self, config, folder, best):
-        arrays = self.trainer.unpad({"params": best["params"], "stats": best["stats"]})
-        write_best(folder, config, self.network, arrays, self.trainer.rows(best["epoch"]).tolist())
 
 
 def write_best(folder: Path, config: RunConfig, network: training.Network, arrays: dict, best_epoch: list[int]) -> None:

@@ -32,7 +32,10 @@ class Checkpoints:
     def __init__(self, folder: Path):
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self.folder = Path(folder).absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, enable_async_checkpointing=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=1, create=False, enable_async_checkpointing=True, multiprocessing_options=_alone()
+        )
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=_handlers())
 
     def save(self, step: int, arrays: dict, record: dict) -> None:
@@ -122,9 +125,19 @@ def _handlers():
     return {"arrays": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
 
 
+def _alone():
+    """Each process works for itself: one writes, all read the whole."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process{index}"
+    )
+
+
 @contextlib.contextmanager
 def _manager(folder):
-    options = ocp.CheckpointManagerOptions(read_only=True)
+    options = ocp.CheckpointManagerOptions(read_only=True, multiprocessing_options=_alone())
     manager = ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=_handlers())
     try:
         yield manager

@@ -12,7 +12,7 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from experiments import arguments, folders
+from experiments import arguments, folders, machines
 from experiments.arguments import InputError
 from experiments.cell import Interrupted, Training, data_digest
 from experiments.checkpoints import CheckpointError
@@ -26,6 +26,7 @@ _LINE_EVERY = 30.0  # seconds between lines where there is no terminal for a bar
 def guarded(command: argparse.ArgumentParser, action) -> int:
     """Runs `action` and turns what it raises into exit codes: bad input 2, failure 1, interruption 130."""
     try:
+        _join_machines()
         action()
     except (InputError, DataError, CheckpointError) as error:
         command.error(str(error))
@@ -44,21 +45,28 @@ def guarded(command: argparse.ArgumentParser, action) -> int:
     return 0
 
 
+def _join_machines():
+    try:
+        machines.join()
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
 def run(options: argparse.Namespace, command: str) -> None:
     """Trains one cell of the table, as the options of `experiments.run` say."""
     from experiments.run import configuration
 
-    console = Console(soft_wrap=True)
+    console = _console()
     saved = None
     if options.output:
-        folders.check(options.output, resume=options.resume, overwrite=options.overwrite)
+        _check_folder(options.output, options)
         saved = folders.read_config(options.output) if options.resume else None
     asked = options.dataset or (saved["dataset"] if saved else "auto")
     dataset, line = resolve_dataset(
         asked, options.data_dir, settings=[options.setting], data_seed=options.data_seed or 0
     )
     folder = options.output or Path("checkpoints") / f"setting{options.setting}_{options.model}_{dataset}"
-    folders.check(folder, resume=options.resume, overwrite=options.overwrite)
+    _check_folder(folder, options)
     saved = folders.read_config(folder) if options.resume else None
     config = configuration(options, dataset, saved)
     if line:
@@ -69,14 +77,15 @@ def run(options: argparse.Namespace, command: str) -> None:
     digest = data_digest(splits)
     if saved:
         folders.check_same(folder, saved, config, digest)
-    with folders.locked(folder):
-        folders.check(folder, resume=options.resume, overwrite=options.overwrite)  # once more, now that it is ours
+    with folders.locked(folder) if machines.is_first() else contextlib.nullcontext():
+        _check_folder(folder, options)  # once more, now that it is ours
         if options.resume and folders.is_finished(folder):
             console.print(f"{folder} is finished: nothing to do")
             return
-        if options.overwrite:
+        if options.overwrite and machines.is_first():
             folders.clear(folder)
-        folders.write_config(folder, config, digest)
+        if machines.is_first():
+            folders.write_config(folder, config, digest)
         _train(console, [config], [folder], {config.setting: splits}, options.resume, command)
 
 
@@ -88,7 +97,7 @@ def sweep(options: argparse.Namespace, command: str) -> None:
     """
     from experiments.sweep import shares
 
-    console = Console(soft_wrap=True)
+    console = _console()
     dataset, line = resolve_dataset(
         options.dataset or "auto", options.data_dir, settings=options.settings, data_seed=options.data_seed or 0
     )
@@ -113,7 +122,8 @@ def _sweep_training(console, options, dataset, model, settings, command):
     configs, run_folders, splits, saved = [], [], {}, []
     for setting in settings:
         folder = options.output / f"setting{setting}_{model}_{dataset}"
-        folders.check(folder, resume=True, overwrite=False)
+        if machines.is_first():
+            folders.check(folder, resume=True, overwrite=False)
         if folders.is_finished(folder):
             console.print(f"{folder} is finished")
             continue
@@ -129,10 +139,20 @@ def _sweep_training(console, options, dataset, model, settings, command):
             digest = data_digest(splits[config.setting])
             if before:
                 folders.check_same(folder, before, config, digest)
-            stack.enter_context(folders.locked(folder))
-            folders.write_config(folder, config, digest)
+            if machines.is_first():
+                stack.enter_context(folders.locked(folder))
+                folders.write_config(folder, config, digest)
         if configs:
             _train(console, configs, run_folders, splits, True, command)
+
+
+def _console():
+    return Console(soft_wrap=True, quiet=not machines.is_first())
+
+
+def _check_folder(folder, options):
+    if machines.is_first():
+        folders.check(folder, resume=options.resume, overwrite=options.overwrite)
 
 
 def _train(console, configs, run_folders, splits, resume, command):

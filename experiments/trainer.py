@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from experiments import training
+from experiments import machines, training
 from experiments.backends import Plan
 from experiments.data import Split
 from experiments.training import Network
@@ -31,7 +31,7 @@ class Trainer:
         devices = np.asarray(jax.devices()[: shape[0] * shape[1]]).reshape(shape)
         self.mesh = jax.sharding.Mesh(devices, ("seed", "data"))
         padded = list(seeds) + [seeds[-1]] * (-len(seeds) % shape[0])
-        self.seeds = jax.device_put(np.asarray(padded, np.uint32), self.sharding)
+        self.seeds = machines.place(np.asarray(padded, np.uint32), self.sharding)
 
     @property
     def sharding(self) -> NamedSharding:
@@ -40,29 +40,30 @@ class Trainer:
 
     def rows(self, tree):
         """Host copies of a tree's rows of the real seeds."""
-        return jax.tree.map(lambda x: np.asarray(x)[: self.num_seeds], tree)
+        return jax.tree.map(lambda x: x[: self.num_seeds], machines.gather(tree))
 
     def place(self, split: Split):
         """Copies a whole split, as uint8, to every device."""
         sharding = NamedSharding(self.mesh, _ALL)
-        return jax.device_put((split.images, split.labels.astype(np.int32)), sharding)
+        return machines.place((split.images, split.labels.astype(np.int32)), sharding)
 
     def abstract_rows(self):
         """Shapes of the real seeds' states, for a restore onto one device."""
-        device = jax.sharding.SingleDeviceSharding(self.mesh.devices.flat[0])
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         states = jax.eval_shape(self._init, self.seeds)
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((self.num_seeds, *x.shape[1:]), x.dtype, sharding=device), states
         )
 
     def unpad(self, tree):
-        """The real seeds' rows of a tree, as they are where none is repeated."""
-        return tree if self.seeds.shape[0] == self.num_seeds else self.rows(tree)
+        """The real seeds' rows of a tree, as they are where none is repeated and all are in this process."""
+        whole = self.seeds.shape[0] == self.num_seeds and jax.process_count() == 1
+        return tree if whole else self.rows(tree)
 
     def pad(self, tree):
         """The inverse of `unpad`: rows of the real seeds -> rows of all, spread over the devices."""
         rows = np.minimum(np.arange(self.seeds.shape[0]), self.num_seeds - 1)
-        return jax.tree.map(lambda x: jax.device_put(x[rows] if len(rows) > self.num_seeds else x, self.sharding), tree)
+        return machines.place(jax.tree.map(lambda x: x[rows] if len(rows) > self.num_seeds else x, tree), self.sharding)
 
     def init(self):
         """The states before the first step."""
@@ -101,10 +102,9 @@ class Trainer:
         plan = dataclasses.replace(self.plan, mesh_shape=(1, 1), slice_size=min(size, self.plan.slice_size or size))
         size -= size % plan.slice_size
         gradient = jax.jit(functools.partial(training.batch_gradient, self.network, plan))
-        device = self.mesh.devices.flat[0]
-        row, local = jax.device_put(
-            (jax.tree.map(lambda x: x[0], {k: states[k] for k in ("params", "stats")}), data), device
-        )
+        states = {name: states[name] for name in ("params", "stats")}
+        row = jax.tree.map(lambda x: x.addressable_shards[0].data[0], states)
+        local = jax.tree.map(lambda x: x.addressable_shards[0].data, data)
         arguments = (row, jax.random.key(0), jnp.arange(size), local)
         jax.block_until_ready(gradient(*arguments))
         began = time.monotonic()
@@ -115,7 +115,7 @@ class Trainer:
     def keep_best(self, states, correct: dict, epoch: int):
         """Keeps this epoch (from 1) where it is the best; `correct`: {setting: `[num_seeds]`}.  Donates `states`."""
         padded = {
-            str(setting): jax.device_put(
+            str(setting): machines.place(
                 np.pad(counts, (0, self.seeds.shape[0] - self.num_seeds), mode="edge").astype(np.int32), self.sharding
             )
             for setting, counts in correct.items()

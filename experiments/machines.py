@@ -1,0 +1,64 @@
+"""Several processes, on one machine or many, through `jax.distributed`: they compute together, the first one writes.
+
+Every process runs the same command.  Under SLURM (`srun`) or MPI jax finds the others itself; elsewhere
+JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID say who they are.
+"""
+
+import os
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding
+
+
+def join() -> None:
+    """Joins the other processes if there are any; call it before jax is used.
+
+    Raises:
+      ValueError: the environment names a coordinator, but not how many processes there are or which this is.
+    """
+    if jax.distributed.is_initialized():
+        return
+    environment = os.environ
+    if "JAX_COORDINATOR_ADDRESS" in environment:
+        try:
+            count, index = int(environment["JAX_NUM_PROCESSES"]), int(environment["JAX_PROCESS_ID"])
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                "JAX_COORDINATOR_ADDRESS also needs JAX_NUM_PROCESSES and JAX_PROCESS_ID as whole numbers"
+            ) from error
+        jax.distributed.initialize(num_processes=count, process_id=index)
+    elif any(int(environment.get(name, "1")) > 1 for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")):
+        jax.distributed.initialize()
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes files and speaks to the user."""
+    return jax.process_index() == 0
+
+
+def agreed(flag: bool) -> bool:
+    """Whether any process says `flag`: all of them get the same answer."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
+def place(tree, sharding: NamedSharding):
+    """Puts host arrays, the same in every process, onto all devices as `sharding` says."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+
+    def put(x):
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(put, tree)
+
+
+def gather(tree):
+    """Host copies of arrays that may be spread over processes."""
+    if jax.process_count() == 1:
+        return jax.tree.map(np.asarray, tree)
+    return jax.tree.map(lambda x: np.asarray(multihost_utils.process_allgather(x, tiled=True)), tree)
