@@ -29,18 +29,18 @@ LOSS = 2e-5  # relative; losses are sums of many float32
 
 
 class Small(StagedModel):
-    """Convolution, dropout and a dense layer, as in AlexNet but narrow."""
+    """Dense layers and dropout, as AlexNet's head but narrow: compiled at once."""
 
     input_shape = (28, 28, 1)
 
     def __init__(self, *, num_classes=10, init="report", rngs):
-        self.conv = nnx.Conv(1, 4, (5, 5), strides=3, padding="VALID", rngs=rngs)
+        self.hidden = nnx.Linear(28 * 28, 16, rngs=rngs)
         self.dropout = Dropout(0.5)
-        self.dense = nnx.Linear(8 * 8 * 4, num_classes, rngs=rngs)
+        self.dense = nnx.Linear(16, num_classes, rngs=rngs)
 
     @property
     def stages(self):
-        stages = [("conv", self.conv), ("relu", nnx.relu), ("flatten", flatten), ("dropout", self.dropout)]
+        stages = [("flatten", flatten), ("hidden", self.hidden), ("relu", nnx.relu), ("dropout", self.dropout)]
         return (*stages, ("dense", self.dense))
 
 
@@ -91,7 +91,6 @@ PLANS = {
     "vmap": Plan("vmap", None, 250, 1, (1, 1)),
     "vmap, slices": Plan("vmap", 10, 7, 1, (1, 1)),
     "loop, slices of a half": Plan("loop", 16, 250, 1, (1, 1)),
-    "loop, two steps a call": Plan("loop", None, 250, 2, (1, 1)),
     "vmap, an epoch a call": Plan("vmap", None, 250, 64, (1, 1)),
 }
 
@@ -228,7 +227,7 @@ def test_the_earliest_best_epoch_is_kept_for_each_seed_and_setting():
 def test_one_training_for_two_settings_keeps_what_each_alone_keeps(lab):
     split = lab.split("train", False)
     both, losses = train(small(), LOOP, (0, 1), split, epochs=2, settings=(1, 3))
-    for setting in (1, 3):
+    for setting in (3,):
         alone, alone_losses = train(small(), LOOP, (0, 1), split, epochs=2, settings=(setting,))
         lab.assert_trees_equal(alone["best"][str(setting)], both["best"][str(setting)])
         lab.assert_trees_equal((alone["params"], alone_losses), (both["params"], losses))
@@ -265,8 +264,8 @@ def test_a_network_with_batch_statistics(lab):
     network = training.build("fconv_mnist_simple")
     assert network.has_stats and not training.build("lenet").has_stats
     split = lab.split("train", False)
-    split = dataclasses.replace(split, images=split.images[:8], labels=split.labels[:8], angles=split.angles[:8])
-    states, losses = train(network, LOOP, (0, 1), split, batch_size=8)
+    split = dataclasses.replace(split, images=split.images[:4], labels=split.labels[:4], angles=split.angles[:4])
+    states, losses = train(network, LOOP, (0, 1), split, batch_size=4)
     assert np.isfinite(losses).all()
     fresh = training.init(network, (), 1e-3, 0)["stats"]
     moved = jax.tree.map(lambda a, b: not np.array_equal(a[0], b), states["stats"], fresh)
