@@ -97,7 +97,14 @@ def conv_general_dilated(lhs, rhs, window_strides, padding, *, dimension_numbers
     pads = {tuple(pair) for pair in padding} if not isinstance(padding, str) else set()
     widths = {width for pair in pads for width in pair}
     layout = dimension_numbers == jax.lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
-    if unit and layout and len(widths) == 1 and len(set(window_strides)) == 1 and rhs.shape[0] == rhs.shape[1]:
+    if (
+        unit
+        and layout
+        and len(widths) == 1
+        and min(widths) >= 0
+        and len(set(window_strides)) == 1
+        and rhs.shape[0] == rhs.shape[1]
+    ):
         return convolve(lhs, rhs, strides=int(window_strides[0]), padding=int(widths.pop()))
     return jax.lax.conv_general_dilated(
         lhs, rhs, window_strides, padding, dimension_numbers=dimension_numbers, **options

@@ -49,7 +49,7 @@ class _FConv(nnx.Module):
         padding_width(padding, kernel_size)
         self.in_features, self.out_features = in_features, out_features
         self.kernel_size, self.num_rotations = kernel_size, num_rotations
-        self.strides, self.padding = strides, padding
+        self.strides, self.padding = int(strides), padding
         self.num_frequencies, self.smooth, self.mask, self.basis = num_frequencies, smooth, mask, basis
         self.use_bias, self.dtype = use_bias, _checked_dtype(dtype)
         fourier = self.fourier_basis
@@ -233,7 +233,7 @@ class PointwiseFConv(nnx.Module):
     ):
         _check_counts(in_features=in_features, out_features=out_features, num_rotations=num_rotations, strides=strides)
         self.in_features, self.out_features, self.num_rotations = in_features, out_features, num_rotations
-        self.strides, self.use_bias, self.dtype = strides, use_bias, _checked_dtype(dtype)
+        self.strides, self.use_bias, self.dtype = int(strides), use_bias, _checked_dtype(dtype)
         shape = (*self._rotation_axes(), in_features, out_features)
         fan_in = math.prod(shape[:-1])
         bound = _coefficient_bound(init, (1, math.prod(shape[:-1]), out_features, 1), None)
