@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.rotated_mnist import location
-from experiments.rotated_mnist.download import find_placed, is_downloaded, is_reachable
+from experiments.rotated_mnist.download import check_source, find_placed, is_downloaded, is_reachable
 from experiments.rotated_mnist.location import data_directory
 from experiments.rotated_mnist.sources import IMAGE_SIZE, DataError
 from experiments.settings import DATASETS, SETTINGS, SPLITS
@@ -137,6 +137,7 @@ def _check_request(dataset: str, setting: int, data_seed: int, splits: Sequence[
 
 def _prepare(root: Path, dataset: str, setting: int, data_seed: int, progress: Progress) -> None:
     """Prepare one configuration unless another process has done it meanwhile."""
+    check_source(root, DATASETS[dataset])  # first of all: bad input writes nothing
     try:
         with _only_process(root, dataset, progress):
             if location.prepared_directory(root, dataset, setting, data_seed).exists():

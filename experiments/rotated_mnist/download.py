@@ -6,7 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from experiments.rotated_mnist.location import placed_directory
-from experiments.rotated_mnist.sources import OFFICIAL_FILES, DataError, placed_files
+from experiments.rotated_mnist.sources import (
+    OFFICIAL_FILES,
+    DataError,
+    placed_files,
+    read_embedded,
+    read_official,
+)
+from experiments.settings import Dataset
 
 HOSTS = {
     "mnist": "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -76,6 +83,28 @@ def way_out(root: Path, dataset: str) -> str:
     return f"put {names} (unpacked files will do) into {placed_directory(root, dataset)}"
 
 
+def check_source(root: Path, dataset: Dataset) -> None:
+    """Checks what a preparation will read, before it writes anything.
+
+    Raises:
+      DataError: files that are wrong, or neither there nor downloadable.
+    """
+    if dataset.name == "mnist_5k":
+        read_embedded(dataset)
+    elif placed := find_placed(root, dataset.name):
+        read_official(dataset, placed, f"replace it: {way_out(root, dataset.name)}")
+    else:
+        _check_available(root, dataset.name)
+
+
+def _check_available(root: Path, dataset: str) -> None:
+    if not is_downloaded(root, dataset) and not is_reachable(dataset):
+        raise DataError(
+            f"{dataset} is neither placed nor downloaded and {HOSTS[dataset]} can't be reached: "
+            f"{way_out(root, dataset)}, or use --dataset mnist_5k"
+        )
+
+
 def obtain_files(root: Path, dataset: str, download: Callable[[dict[str, str]], dict[str, Path]]) -> dict[str, Path]:
     """Paths of the four official files: placed ones if there are any, else downloaded ones.
 
@@ -89,11 +118,7 @@ def obtain_files(root: Path, dataset: str, download: Callable[[dict[str, str]], 
     """
     if placed := find_placed(root, dataset):
         return placed
-    if not is_downloaded(root, dataset) and not is_reachable(dataset):
-        raise DataError(
-            f"{dataset} is neither placed nor downloaded and {HOSTS[dataset]} can't be reached: "
-            f"{way_out(root, dataset)}, or use --dataset mnist_5k"
-        )
+    _check_available(root, dataset)
     from tensorflow_datasets.core.download import downloader
 
     downloader.MAX_RETRIES = 2  # TFDS's 10 take minutes before they say that the network is gone.
