@@ -1,5 +1,6 @@
 """A small synthetic data set in place of the real one, runs of the command lines in this process, one finished run."""
 
+import gc
 import hashlib
 import json
 import os
@@ -121,6 +122,13 @@ def quick():
     """Options of a run that takes seconds."""
     words = "--setting 1 --model lenet --dataset mnist_5k --seeds 0,3 --epochs 2 --batch-size 32 --learning-rate 3e-3"
     return words.split()
+
+
+@pytest.fixture
+def dropped_futures():
+    """Collects, inside the test whose filter ignores them, what Orbax drops when a file is damaged."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

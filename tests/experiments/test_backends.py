@@ -16,7 +16,7 @@ def gpu(monkeypatch):
 
     def pretend(count=1):
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-        monkeypatch.setattr(jax, "local_device_count", lambda: count)
+        monkeypatch.setattr(jax, "device_count", lambda: count)
 
     return pretend
 

@@ -261,6 +261,7 @@ CHECKPOINTS = {
 }
 
 
+@pytest.mark.usefixtures("dropped_futures")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine.*never awaited")
 @pytest.mark.parametrize("damage", CHECKPOINTS.values(), ids=CHECKPOINTS)
 def test_damaged_checkpoints(lab, synthetic, finished, tmp_path, capfd, damage):

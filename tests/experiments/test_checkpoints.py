@@ -92,6 +92,7 @@ def outcome(folder):
 
 
 # Orbax drops what it had begun to read when a file turns out to be damaged.
+@pytest.mark.usefixtures("dropped_futures")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine.*never awaited")
 @pytest.mark.parametrize("harm", ["changed", "cut", "missing"])
 def test_harm_to_any_file_is_an_error_or_does_no_harm(saved, tmp_path, harm):
@@ -115,6 +116,7 @@ def test_harm_to_any_file_is_an_error_or_does_no_harm(saved, tmp_path, harm):
     assert detected
 
 
+@pytest.mark.usefixtures("dropped_futures")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine.*never awaited")
 def test_every_changed_value_is_detected(tmp_path):
     """Values that lie in the files as they are: big, and not compressible."""
