@@ -16,7 +16,7 @@ from experiments.data import Split, load, resolve_dataset
 from experiments.plots import plot_angles
 from experiments.results import device_name, versions, write_json
 from experiments.rotated_mnist import rotate_images
-from experiments.settings import RunConfig
+from experiments.settings import COPIES_PER_IMAGE, RunConfig
 from experiments.trainer import Trainer
 
 ANGLES = tuple(range(-180, 181, 15))
@@ -73,8 +73,10 @@ class Evaluator:
 
         Turned as in the rotated data sets: cubic spline, zero outside, rounded to uint8.
         """
-        upright = split.images[split.angles == 0][..., 0].astype(np.float32) / 255
-        labels = split.labels[split.angles == 0]
+        # Every original is followed by its copies, some of which are turned by 0 degrees too.
+        stride = 1 + COPIES_PER_IMAGE if split.angles.any() else 1
+        upright = split.images[::stride, ..., 0].astype(np.float32) / 255
+        labels = split.labels[::stride]
         columns = []
         for angle in angles:
             turned = np.round(np.clip(rotate_images(upright, angle), 0, 1) * 255).astype(np.uint8)
