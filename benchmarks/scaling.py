@@ -3,7 +3,7 @@
     python -m benchmarks.scaling
 
 Each row is measured in a process of its own (jax reads its flags once), the rows of one question in turns, `--rounds`
-times; the medians count.  Writes JSON and a plot.
+times; the medians count, and the range of the rounds is kept.  Writes JSON and a plot.
 """
 
 import argparse
@@ -19,11 +19,13 @@ from pathlib import Path
 from experiments import backends
 
 QUESTIONS = {
+    "model": [{"model": name, "seeds": 1} for name in ("alexnet", "alexnet_fconv")],
     "seeds": [{"model": "lenet_fconv", "seeds": n} for n in (1, 2, 5, 10)],
     "devices": [{"model": "lenet_fconv", "devices": n} for n in (1, 2)],
     "rotations": [{"model": "lenet_fconv", "rotations": n} for n in (4, 8, 12, 16)],
     "kernel_size": [{"model": "lenet_fconv", "kernel_size": n} for n in (3, 5, 7)],
 }
+PLOTTED = ("seeds", "devices", "rotations", "kernel_size")
 BUILT = ("lenet", "lenet_fconv", "alexnet", "alexnet_fconv")
 
 
@@ -46,6 +48,7 @@ def main() -> None:
                 measured.append(_worker(row)["images_per_second"])
         for row, measured in zip(rows, speeds, strict=True):
             value = {"question": question, **row, "images_per_second": statistics.median(measured)}
+            value |= {"low": min(measured), "high": max(measured)}
             contents["rows"].append(value)
             print(value, flush=True)
     contents["build_seconds"] = {name: _worker({"build": name}) for name in BUILT}
@@ -141,10 +144,8 @@ def plot(path: Path, rows: list[dict]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(
-        1, len(QUESTIONS), figsize=(3 * len(QUESTIONS), 3), sharey=True, layout="constrained"
-    )
-    for axis, question in zip(axes, QUESTIONS, strict=True):
+    figure, axes = pyplot.subplots(1, len(PLOTTED), figsize=(3 * len(PLOTTED), 3), sharey=True, layout="constrained")
+    for axis, question in zip(axes, PLOTTED, strict=True):
         chosen = [row for row in rows if row["question"] == question]
         axis.plot([row[question] for row in chosen], [row["images_per_second"] for row in chosen], marker="o")
         axis.set(xlabel=question.replace("_", " "), ylim=(0, None), xticks=[row[question] for row in chosen])

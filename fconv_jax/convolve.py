@@ -67,12 +67,14 @@ def convolve(x: jax.Array, kernel: jax.Array, *, strides: int = 1, padding: Padd
     )
 
 
-def convolve_fields(x: jax.Array, kernel: jax.Array, *, strides: int = 1, padding: Padding = 0) -> jax.Array:
+def convolve_fields(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, *, strides: int = 1, padding: Padding = 0
+) -> jax.Array:
     """Convolves a field `[batch, height, width, t, in]` or image with a filter of `fconv_jax.filters`.
 
     The rotation and feature axes are flattened into channels and split again: the filter's
     axes after row and column are those of the input (`[in]` or `[t, in]`) and then those of the
-    output (`[out]` or `[t, out]`).
+    output (`[out]` or `[t, out]`).  `bias` `[out]` is added to every rotation.
     """
     num_input_axes = x.ndim - 3
     inputs, outputs = kernel.shape[2 : 2 + num_input_axes], kernel.shape[2 + num_input_axes :]
@@ -80,7 +82,21 @@ def convolve_fields(x: jax.Array, kernel: jax.Array, *, strides: int = 1, paddin
         raise ValueError(f"input of shape {x.shape} must be [batch, height, width, {', '.join(map(str, inputs))}]")
     flat_kernel = kernel.reshape(*kernel.shape[:2], _product(inputs), _product(outputs))
     y = convolve(x.reshape(*x.shape[:3], _product(inputs)), flat_kernel, strides=strides, padding=padding)
+    if bias is not None:
+        y = y + flat_channels(jnp.broadcast_to(bias, outputs), 0)
     return y.reshape(*y.shape[:3], *outputs)
+
+
+def flat_channels(x: jax.Array, num_leading: int = 3) -> jax.Array:
+    """Returns `x` with its axes after the first `num_leading` (rotation, feature) as one, channels.
+
+    XLA's CPU programs are slow over a last axis of a few features, also where the axes are merged
+    only in the middle of a fused loop: there the flat array, and its gradient, are made for themselves.
+    """
+    flat = x.reshape(*x.shape[:num_leading], -1)
+    if x.ndim - num_leading < 2:
+        return flat
+    return jax.lax.platform_dependent(flat, cpu=jax.lax.optimization_barrier, default=lambda y: y)
 
 
 def _product(sizes):

@@ -18,6 +18,7 @@ from flax.typing import Dtype
 
 from fconv_jax.basis import FourierBasis, layer_basis
 from fconv_jax.convolve import Padding, convolve_fields, padding_width
+from fconv_jax.draws import draw
 from fconv_jax.filters import group_filter, lifting_filter, pointwise_filter, projecting_filter
 
 INITS = ("he", "report", "paper")
@@ -77,8 +78,7 @@ class _FConv(nnx.Module):
         kernel = self.filter()
         bias = None if self.bias is None else self.bias[...]
         x, kernel, bias = nnx.nn.dtypes.promote_dtype((x, kernel, bias), dtype=self.dtype)
-        y = convolve_fields(x, kernel, strides=self.strides, padding=self.padding)
-        return y if bias is None else y + bias
+        return convolve_fields(x, kernel, bias, strides=self.strides, padding=self.padding)
 
 
 class LiftingFConv(_FConv):
@@ -311,9 +311,7 @@ def _bias_bound(init, fan_in):
 
 
 def _uniform(rngs, shape, bound, dtype):
-    # Flat: the same numbers as with `shape`, but XLA compiles the generator in a fifth of the time.
-    values = jax.random.uniform(rngs.params(), (math.prod(shape),), dtype, -1.0, 1.0)
-    return values.reshape(shape) * jnp.asarray(bound, dtype)
+    return draw(jax.random.uniform, rngs.params(), shape, dtype, -1.0, 1.0, scale=bound)
 
 
 def _check_input(x, layer, lifting):

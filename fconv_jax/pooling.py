@@ -23,6 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from fconv_jax.convolve import flat_channels
+
 
 def corner_max_pool(x: jax.Array, window: int = 2, *, padding: int = 0) -> jax.Array:
     """Maximum over windows laid out from the top-left corner, as PyTorch's `MaxPool2d(window, padding=...)`.
@@ -51,9 +53,10 @@ def corner_max_pool(x: jax.Array, window: int = 2, *, padding: int = 0) -> jax.A
     if padding:
         pads = [(0, 0), (padding, padding), (padding, padding)] + [(0, 0)] * (x.ndim - 3)
         x = jnp.pad(x, pads, constant_values=-jnp.inf)
-    rows, columns = height // window * window, width // window * window
-    blocks = (x.shape[0], rows // window, window, columns // window, window, *x.shape[3:])
-    return _block_maximum(x[:, :rows, :columns].reshape(blocks))
+    rows, columns = height // window, width // window
+    flat = flat_channels(x)[:, : rows * window, : columns * window]
+    y = _block_maximum(flat.reshape(x.shape[0], rows, window, columns, window, -1))
+    return y.reshape(x.shape[0], rows, columns, *x.shape[3:])
 
 
 @functools.partial(jax.jit, static_argnames=("window", "strides", "padding", "widen"))

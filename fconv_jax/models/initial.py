@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fconv_jax.convolve import conv_general_dilated
+from fconv_jax.draws import draw
 
 
 def plain_conv(
@@ -53,16 +54,9 @@ def _initializers(init, fan_in, alexnet_deviation):
 
 
 def uniform_within(bound):
-    """An initializer: uniform within +-bound.  Drawn flat: XLA compiles random numbers of four axes slowly."""
-
-    def draw(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
-
-    return draw
+    """An initializer: uniform within +-bound."""
+    return lambda key, shape, dtype=jnp.float32: draw(jax.random.uniform, key, shape, dtype, -bound, bound)
 
 
 def _normal(deviation):
-    def draw(key, shape, dtype=jnp.float32):
-        return deviation * jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
-
-    return draw
+    return lambda key, shape, dtype=jnp.float32: draw(jax.random.normal, key, shape, dtype, scale=deviation)

@@ -1,0 +1,97 @@
+"""From the command to the first step, and the memory of a run at full size.
+
+    python -m benchmarks.start --files /usr/share/datasets/fashion-mnist
+
+The first steps are those of `experiments.run` on the embedded digits, twice: with an empty compilation cache and with
+the one that the first call left.  Memory and speed at full size are those of two epochs of setting 4 (275,000 training
+images, five seeds) on files in MNIST's format that are placed by hand.  Writes JSON.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from experiments.rotated_mnist.location import placed_directory
+
+# Runs a command line of experiments.run; prints when the first step was done (time.time()), and megabytes.
+PROCESS = """
+import resource, sys, time
+from experiments import backends, run
+backends.configure(sys.argv[sys.argv.index("--model") + 1])
+from experiments.trainer import Trainer
+steps, ends = Trainer.steps, []
+def timed(self, *args):
+    states, losses, done = steps(self, *args)
+    if not ends:
+        losses.block_until_ready()
+        ends.append(time.time())
+    return states, losses, done
+Trainer.steps = timed
+code = run.main(sys.argv[1:])
+print("MEASURED", ends[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+sys.exit(code)
+"""
+
+
+def main() -> None:
+    """Measures and writes results/benchmarks/start.json."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=Path, required=True, help="folder with the four files of Fashion-MNIST")
+    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/start.json"))
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "cache")
+        for model in ("lenet", "lenet_fconv"):
+            command = ["--setting", "1", "--model", model, "--dataset", "mnist_5k", "--epochs", "1"]
+            run(root, command)  # prepares the data
+            shutil.rmtree(root / "cache", ignore_errors=True)
+            for cache in ("empty", "warm"):
+                seconds, _, _ = run(root, command)
+                rows.append(
+                    row(f"{model}: start to first step, {cache} compilation cache", f"{seconds:.1f} s", command)
+                )
+                print(rows[-1], flush=True)
+        placed = placed_directory("fashion_mnist", root / "data")
+        placed.mkdir(parents=True)
+        for file in options.files.iterdir():
+            shutil.copy(file, placed)
+        for model in ("lenet", "lenet_fconv"):
+            command = ["--setting", "4", "--model", model, "--dataset", "fashion_mnist", "--epochs", "2"]
+            _, megabytes, results = run(root, command)
+            speed = f"{results['train_images_per_second']:,.0f} images/s, {results['wall_seconds']:.0f} s"
+            told = f"peak {megabytes:,.0f} MB; {speed}; test accuracy {results['mean']:.4f}"
+            rows.append(row(f"{model}: setting 4 at full size, 5 seeds, two epochs", told, command))
+            print(rows[-1], flush=True)
+    contents = {"command": "python -m benchmarks.start --files DIR", "rows": rows}
+    contents["device"] = f"{platform.machine()} CPU, {os.cpu_count()} cores"
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(contents, indent=1) + "\n")
+
+
+def run(root: Path, command: list[str]) -> tuple[float, float, dict]:
+    """Runs a command; returns seconds to the first step, peak megabytes and its results.json."""
+    out = root / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    began = time.time()
+    command = [sys.executable, "-c", PROCESS, *command, "--data-dir", str(root / "data"), "--output", str(out)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    first, megabytes = map(float, done.stdout.split("MEASURED")[1].split())
+    return first - began, megabytes, json.loads((out / "results.json").read_text())
+
+
+def row(what: str, measured: str, command: list[str]) -> dict:
+    """A row of the table."""
+    return {"what": what, "measured": measured, "command": "python -m experiments.run " + " ".join(command)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Random parameters: the same numbers at once, in a trace and one length after another."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fconv_jax.draws import _LENGTHS, draw
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (_LENGTHS[0],), (_LENGTHS[0] + 1,), (3, _LENGTHS[1] // 2)])
+@pytest.mark.parametrize("sampler", [jax.random.uniform, jax.random.normal])
+def test_cut_rows_are_the_numbers_of_the_plain_sampler(sampler, shape):
+    key = jax.random.key(3)
+    expected = sampler(key, (int(np.prod(shape)),), jnp.float32).reshape(shape)
+    chex.assert_trees_all_equal(draw(sampler, key, shape, jnp.float32), expected)
+
+
+def test_a_trace_draws_the_same_numbers():
+    key, scale = jax.random.key(4), np.linspace(1.0, 2.0, 5)
+
+    def one(key):
+        return draw(jax.random.uniform, key, (3, 2, 5), jnp.float32, -1.0, 1.0, scale=scale)
+
+    chex.assert_trees_all_close(jax.jit(one)(key), one(key), rtol=1e-6)
+    assert np.ptp(one(jax.random.key(5)) - one(key)) > 0.1
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_type_is_kept(dtype):
+    assert draw(jax.random.uniform, jax.random.key(0), (4,), dtype, -1.0, 1.0, scale=0.5).dtype == dtype
