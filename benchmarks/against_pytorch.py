@@ -70,11 +70,11 @@ def line(row: dict) -> str:
 
 def measure(reference: Path, model: str, batch_size: int, rounds: int) -> dict:
     """Times both sides in turns: images a second in training and evaluation, and the matrix-product peak."""
-    backends.configure(model)
+    backends.configure(model, len(SEEDS))
     import jax
     import torch
 
-    data = _digits(max(batch_size, 512))
+    data = _digits(max(batch_size, 1000))  # as many as the test images of mnist_5k
     sides = {"pytorch": _pytorch(reference, model, batch_size, data), "ours": _ours(model, batch_size, data)}
     row = {"model": model, "batch_size": batch_size, "rounds": rounds, "peak_gflops": _peak(torch)}
     for kind in ("train", "evaluate"):

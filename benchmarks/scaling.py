@@ -65,7 +65,10 @@ def measure(row: dict) -> dict:
         return _build(row["build"])
     if row.get("devices", 1) > 1:
         os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={row['devices']}"
-    backends.configure(row["model"])
+    elif "devices" in row:
+        os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
+    seeds = tuple(range(row.get("seeds", 5)))
+    backends.configure(row["model"], len(seeds))
     import jax
     import numpy as np
 
@@ -76,7 +79,6 @@ def measure(row: dict) -> dict:
     network = training.build(row["model"])
     if "rotations" in row or "kernel_size" in row:
         network = _variant(network, row.get("rotations", 8), row.get("kernel_size", 5))
-    seeds = tuple(range(row.get("seeds", 5)))
     trainer = Trainer(
         network, backends.plan(row["model"], len(seeds), 256), seeds, (), batch_size=256, learning_rate=2e-4
     )

@@ -24,7 +24,7 @@ from experiments.rotated_mnist.location import placed_directory
 PROCESS = """
 import resource, sys, time
 from experiments import backends, run
-backends.configure(sys.argv[sys.argv.index("--model") + 1])
+backends.configure(sys.argv[sys.argv.index("--model") + 1], 5)
 from experiments.trainer import Trainer
 steps, ends = Trainer.steps, []
 def timed(self, *args):
@@ -56,20 +56,19 @@ def main() -> None:
             shutil.rmtree(root / "cache", ignore_errors=True)
             for cache in ("empty", "warm"):
                 seconds, _, _ = run(root, command)
-                rows.append(
-                    row(f"{model}: start to first step, {cache} compilation cache", f"{seconds:.1f} s", command)
-                )
+                rows.append({"model": model, "what": "start", "cache": cache, "seconds": seconds})
+                rows[-1]["command"] = shown(command)
                 print(rows[-1], flush=True)
-        placed = placed_directory("fashion_mnist", root / "data")
+        placed = placed_directory(root / "data", "fashion_mnist")
         placed.mkdir(parents=True)
         for file in options.files.iterdir():
             shutil.copy(file, placed)
         for model in ("lenet", "lenet_fconv"):
             command = ["--setting", "4", "--model", model, "--dataset", "fashion_mnist", "--epochs", "2"]
             _, megabytes, results = run(root, command)
-            speed = f"{results['train_images_per_second']:,.0f} images/s, {results['wall_seconds']:.0f} s"
-            told = f"peak {megabytes:,.0f} MB; {speed}; test accuracy {results['mean']:.4f}"
-            rows.append(row(f"{model}: setting 4 at full size, 5 seeds, two epochs", told, command))
+            row = {"model": model, "what": "full size", "megabytes": megabytes, "command": shown(command)}
+            names = ("train_images_per_second", "wall_seconds", "mean", "std")
+            rows.append(row | {name: results[name] for name in names})
             print(rows[-1], flush=True)
     contents = {"command": "python -m benchmarks.start --files DIR", "rows": rows}
     contents["device"] = f"{platform.machine()} CPU, {os.cpu_count()} cores"
@@ -88,9 +87,9 @@ def run(root: Path, command: list[str]) -> tuple[float, float, dict]:
     return first - began, megabytes, json.loads((out / "results.json").read_text())
 
 
-def row(what: str, measured: str, command: list[str]) -> dict:
-    """A row of the table."""
-    return {"what": what, "measured": measured, "command": "python -m experiments.run " + " ".join(command)}
+def shown(command: list[str]) -> str:
+    """The command as a user types it."""
+    return " ".join(["python -m experiments.run", *command])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from experiments.backends import SEED_MAPS
 from experiments.settings import DATASETS, MODELS, SETTINGS
 
+DEFAULT_NUM_SEEDS = 5
 INTERRUPTED = 130  # exit code: stopped by a signal, resumable
 
 
@@ -41,6 +42,11 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--init", choices=["report", "he"], help="initial weights (default report, as published)")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], help="of the arithmetic (default float32)")
     parser.add_argument("--seed-map", choices=SEED_MAPS, help="how seeds share one program (default auto)")
+
+
+def num_seeds(options: argparse.Namespace) -> int:
+    """How many seeds the options ask for."""
+    return len(options.seeds) if options.seeds else options.num_seeds or DEFAULT_NUM_SEEDS
 
 
 def add_model_option(parser: argparse.ArgumentParser, **options) -> None:

@@ -33,8 +33,11 @@ class Plan:
     mesh_shape: tuple[int, int]
 
 
-def configure(model: str) -> None:
-    """Sets what jax reads when it is imported; call it before that, with the name of the network.
+def configure(model: str, num_seeds: int = 1) -> None:
+    """Sets what jax reads when it is imported; call it before that, with the network's name and its number of seeds.
+
+    On a CPU, the seeds of a small network are spread over several "devices" where they divide evenly: cores that
+    train different seeds wait for each other less than cores that share each operation.
 
     Compiled programs are kept in the user's cache folder; JAX_ENABLE_COMPILATION_CACHE=false switches
     that off.  All of it yields to variables that are already set.  Messages that a user cannot act on (TPU
@@ -46,7 +49,12 @@ def configure(model: str) -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if not model.startswith(_LARGE) and "xla_cpu_multi_thread_eigen" not in flags:
         # Their products are too small to be shared by cores; XLA runs independent ones side by side instead.
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+        flags = f"{flags} --xla_cpu_multi_thread_eigen=false"
+    devices = 1 if model.startswith(_LARGE) else _even_share(num_seeds, os.cpu_count() or 1)
+    if devices > 1 and os.environ["JAX_PLATFORMS"] == "cpu" and "host_platform_device_count" not in flags:
+        flags = f"{flags} --xla_force_host_platform_device_count={devices}"
+    if flags:
+        os.environ["XLA_FLAGS"] = flags.strip()
     cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "fconv_jax")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
@@ -70,9 +78,11 @@ def plan(model: str, num_seeds: int, batch_size: int, *, seed_map: str = "auto",
         raise ValueError(f"seed map (={seed_map!r}) must be one of {', '.join(SEED_MAPS)}")
     large, cpu = model.startswith(_LARGE), jax.default_backend() == "cpu"
     # On a CPU, a slice's arrays stay in the cache; on a GPU, those of five large networks fit its memory.
-    slice_size = 64 if cpu else (1024 if large else None)
+    slice_size = (32 if large else 64) if cpu else (1024 if large else None)
     if has_stats or (slice_size is not None and slice_size >= batch_size):
         slice_size = None
+    if slice_size is not None:
+        slice_size = -(-batch_size // -(-batch_size // slice_size))  # equal slices: a batch of 100 is 2 x 50
     return Plan(
         seed_map=("loop" if cpu else "vmap") if seed_map == "auto" else seed_map,
         slice_size=slice_size,
@@ -88,6 +98,11 @@ def _mesh_shape(num_seeds, num_devices, split_batch):
         return min(num_devices, num_seeds), 1
     along_seeds = max(s for s in range(1, num_devices + 1) if num_devices % s == 0 and num_seeds % s == 0)
     return along_seeds, num_devices // along_seeds
+
+
+def _even_share(num_seeds, num_cores):
+    """The most cores, none idle, that can each train the same number of seeds."""
+    return max(d for d in range(1, num_cores + 1) if num_seeds % d == 0)
 
 
 def _has_gpu():

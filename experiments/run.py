@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     command = parser()
     options = command.parse_args(argv)
-    backends.configure(options.model)
+    backends.configure(options.model, arguments.num_seeds(options))
     from experiments import session  # imports jax, after its flags are set
 
     return session.guarded(command, lambda: session.run(options, arguments.command_line("experiments.run", argv)))
@@ -43,7 +43,7 @@ def configuration(options: argparse.Namespace, dataset: str, saved: dict | None)
     seeds = options.seeds or (tuple(range(options.num_seeds)) if options.num_seeds else None)
     defaults = {
         "data_seed": 0,
-        "seeds": tuple(range(5)),
+        "seeds": tuple(range(arguments.DEFAULT_NUM_SEEDS)),
         "epochs": protocol.epochs,
         "batch_size": protocol.batch_size,
         "learning_rate": protocol.learning_rate,

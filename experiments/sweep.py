@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     command = parser()
     options = command.parse_args(argv)
-    backends.configure(options.models[0])
+    backends.configure(options.models[0], arguments.num_seeds(options))
     from experiments import session  # imports jax, after its flags are set
 
     line = arguments.command_line("experiments.sweep", argv)

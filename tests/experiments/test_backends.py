@@ -26,6 +26,8 @@ def test_on_a_cpu_seeds_are_looped_over_in_slices():
     assert (plan.seed_map, plan.slice_size, plan.steps_per_call) == ("loop", 64, 1)
     assert backends.plan("lenet_fconv", 5, 256, seed_map="vmap").seed_map == "vmap"
     assert backends.plan("lenet", 5, 64).slice_size is None
+    assert backends.plan("lenet", 5, 100).slice_size == 50  # equal slices, none padded
+    assert backends.plan("alexnet", 5, 256).slice_size == 32
     assert backends.plan("fconv_mnist", 5, 256, has_stats=True).slice_size is None
 
 
@@ -63,3 +65,31 @@ def test_configure_yields_to_what_is_set(monkeypatch):
         monkeypatch.setattr(os, "environ", {})
         backends.configure("alexnet_fconv")
     assert "XLA_FLAGS" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("model", "seeds", "cores", "devices"),
+    [("lenet", 5, 2, 1), ("lenet", 10, 2, 2), ("lenet", 5, 16, 5), ("lenet", 1, 8, 1), ("alexnet", 4, 4, 1)],
+)
+def test_seeds_that_divide_evenly_are_spread_over_cores(monkeypatch, model, seeds, cores, devices):
+    monkeypatch.setattr(os, "environ", {"JAX_PLATFORMS": "cpu"})
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    with warnings.catch_warnings():
+        backends.configure(model, seeds)
+    wanted = f"--xla_force_host_platform_device_count={devices}"
+    assert (wanted in os.environ.get("XLA_FLAGS", "")) == (devices > 1)
+    assert ("device_count" in os.environ.get("XLA_FLAGS", "")) == (devices > 1)
+
+
+def test_a_number_of_devices_that_is_set_stays(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=3"})
+    with warnings.catch_warnings():
+        backends.configure("lenet", 8)
+    assert os.environ["XLA_FLAGS"].count("device_count") == 1
+
+
+def test_on_a_gpu_the_host_stays_one_device(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"JAX_PLATFORMS": "cuda"})
+    with warnings.catch_warnings():
+        backends.configure("lenet", 8)
+    assert "device_count" not in os.environ["XLA_FLAGS"]
