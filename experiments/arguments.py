@@ -12,10 +12,15 @@ from experiments.settings import DATASETS, MODELS, SETTINGS
 
 DEFAULT_NUM_SEEDS = 5
 INTERRUPTED = 130  # exit code: stopped by a signal, resumable
+BUSY = 75  # exit code of one training of a sweep: another process is at work on it
 
 
 class InputError(ValueError):
     """Something that the user can mend, in one line."""
+
+
+class BusyError(InputError):
+    """Another process is at work in the folder."""
 
 
 def add_data_options(parser: argparse.ArgumentParser, dataset: str | None) -> None:

@@ -10,7 +10,15 @@ import jax
 import numpy as np
 
 from experiments import backends, folders, machines, training
-from experiments.checkpoints import CheckpointError, Checkpoints, basis_record, check_basis, has_checkpoint, restore
+from experiments.checkpoints import (
+    CheckpointError,
+    Checkpoints,
+    basis_record,
+    check_basis,
+    has_checkpoint,
+    restore,
+    restore_record,
+)
 from experiments.data import Split
 from experiments.plots import plot_curves
 from experiments.results import device_name, summarize, write_curves, write_json
@@ -91,17 +99,27 @@ class Training:
         """
         self.position, self.saved_at, self.save_seconds = Position(), time.monotonic(), 0.0
         if resume and has_checkpoint(self.folders[0] / folders.RESUME):
-            self.states, record = restore(self.folders[0] / folders.RESUME, self.trainer.abstract_rows())
-            self.states = self.trainer.pad(self.states)
-            if record["seeds"] != list(self.configs[0].seeds):
-                raise CheckpointError(f"{self.folders[0]}: saved with the seeds {record['seeds']}; use --overwrite")
-            check_basis(
-                self.folders[0] / folders.RESUME, record.get("basis", {}), training.abstract_model(self.network)
-            )
-            self.position = Position(**record["position"])
+            self.states, self.position = self._restore(self.folders[0] / folders.RESUME)
         else:
             self.states = self.trainer.init()
         jax.block_until_ready(self.states)
+
+    def _restore(self, folder):
+        """States and position of a save that may have been made for more settings than this training's."""
+        own = [str(config.setting) for config in self.configs]
+        saved = [str(setting) for setting in restore_record(folder).get("settings", own)]
+        if not set(own) <= set(saved):
+            raise CheckpointError(f"{folder}: saved for setting {', '.join(saved)} only; use --overwrite")
+        target = self.trainer.abstract_rows()
+        target["best"] = dict.fromkeys(saved, target["best"][own[0]])
+        states, record = restore(folder, target)
+        if record["seeds"] != list(self.configs[0].seeds):
+            raise CheckpointError(f"{folder}: saved with the seeds {record['seeds']}; use --overwrite")
+        check_basis(folder, record.get("basis", {}), training.abstract_model(self.network))
+        states["best"] = {name: states["best"][name] for name in own}
+        position = Position(**record["position"])
+        position.validation_correct = {name: position.validation_correct.get(name, []) for name in own}
+        return self.trainer.pad(states), position
 
     def estimate_seconds(self) -> float:
         """Returns about how long the rest of the training takes, from the time of a gradient on a few images."""
@@ -139,9 +157,12 @@ class Training:
                 saver.close()
 
     def finish(self, command: str) -> list[dict]:
-        """Tests the best epochs once, writes all results and returns them, one for each setting."""
+        """Tests the best epochs once, writes all results and returns them, one for each setting.
+
+        The folder with the save that a resume needs is finished last.
+        """
         results = []
-        for config, folder in zip(self.configs, self.folders, strict=True):
+        for config, folder in reversed(list(zip(self.configs, self.folders, strict=True))):
             best = self.states["best"][str(config.setting)]
             test = self.trainer.place(self.splits[config.setting]["test"])
             confusion = self.trainer.confusion(best["params"], best["stats"], test)
@@ -153,7 +174,7 @@ class Training:
                 write_curves(folder / folders.CURVES, results[-1])
                 plot_curves(folder / folders.PICTURE, results[-1])
                 write_json(folder / folders.RESULTS, results[-1])  # last: it says that the run is finished
-        return results
+        return results[::-1]
 
     def _epoch(self):
         position, config = self.position, self.configs[0]
@@ -195,6 +216,7 @@ class Training:
         position = self.position
         record = {
             "seeds": list(self.configs[0].seeds),
+            "settings": [config.setting for config in self.configs],
             "basis": self.basis,
             "position": dataclasses.asdict(position),
         }

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from experiments.arguments import InputError
+from experiments.arguments import BusyError, InputError
 from experiments.backends import SEED_MAPS
 from experiments.results import write_json
 from experiments.settings import RunConfig
@@ -130,7 +130,8 @@ def locked(folder: Path) -> Iterator[None]:
     """Makes `folder` and holds it for this process; the lock dies with the process.
 
     Raises:
-      InputError: another process holds it, or it cannot be written.
+      BusyError: another process holds it.
+      InputError: it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,7 +143,7 @@ def locked(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise InputError(
+                raise BusyError(
                     f"{folder}: another process is at work in it; wait for it or choose another --output"
                 ) from error
         yield

@@ -11,6 +11,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
+from experiments.backends import are_several
+
 
 def join() -> None:
     """Joins the other processes if there are any; call it before jax is used.
@@ -29,7 +31,7 @@ def join() -> None:
                 "JAX_COORDINATOR_ADDRESS also needs JAX_NUM_PROCESSES and JAX_PROCESS_ID as whole numbers"
             ) from error
         jax.distributed.initialize(num_processes=count, process_id=index)
-    elif any(int(environment.get(name, "1")) > 1 for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")):
+    elif are_several():
         jax.distributed.initialize()
 
 

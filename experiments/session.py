@@ -5,33 +5,38 @@ import contextlib
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import jax
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from experiments import arguments, folders, machines
-from experiments.arguments import InputError
+from experiments import arguments, folders, machines, schedule
+from experiments.arguments import BusyError, InputError
 from experiments.cell import Interrupted, Training, data_digest
-from experiments.checkpoints import CheckpointError
+from experiments.checkpoints import CheckpointError, has_checkpoint, restore_record
 from experiments.data import DataError, load, resolve_dataset
+from experiments.progress import Bar, duration
 from experiments.results import print_tables
-from experiments.settings import DATASETS, RunConfig
-
-_LINE_EVERY = 30.0  # seconds between lines where there is no terminal for a bar
+from experiments.schedule import Planned
 
 
-def guarded(command: argparse.ArgumentParser, action) -> int:
-    """Runs `action` and turns what it raises into exit codes: bad input 2, failure 1, interruption 130."""
+def guarded(command: argparse.ArgumentParser, action, *, again: str = "continue with --resume", busy: int = 2) -> int:
+    """Runs `action` and turns what it raises into exit codes: bad input 2, failure 1, interruption 130.
+
+    Args:
+      again: how to go on after an interruption.
+      busy: exit code where another process is at work in the folder.
+    """
     try:
         _join_machines()
         action()
     except (InputError, DataError, CheckpointError) as error:
+        if isinstance(error, BusyError) and busy != 2:
+            print(error, file=sys.stderr)
+            return busy
         command.error(str(error))
     except (Interrupted, KeyboardInterrupt):
-        print("interrupted: continue with --resume", file=sys.stderr)
+        print(f"interrupted: {again}", file=sys.stderr)
         return arguments.INTERRUPTED
     except OSError as error:
         print(f"{command.prog}: failed: {error}", file=sys.stderr)
@@ -65,7 +70,9 @@ def run(options: argparse.Namespace, command: str) -> None:
     dataset, line = resolve_dataset(
         asked, options.data_dir, settings=[options.setting], data_seed=options.data_seed or 0
     )
-    folder = options.output or Path("checkpoints") / f"setting{options.setting}_{options.model}_{dataset}"
+    folder = options.output or Path("checkpoints") / schedule.cell_name(
+        options.setting, options.model, dataset, options.init
+    )
     _check_folder(folder, options)
     saved = folders.read_config(folder) if options.resume else None
     config = configuration(options, dataset, saved)
@@ -89,61 +96,67 @@ def run(options: argparse.Namespace, command: str) -> None:
         _train(console, [config], [folder], {config.setting: splits}, options.resume, command)
 
 
-def sweep(options: argparse.Namespace, command: str) -> None:
-    """Trains the cells that `experiments.sweep` names, skipping finished ones and resuming interrupted ones.
+def sweep(options: argparse.Namespace, planned: list[Planned], numbers, command: str) -> None:
+    """Makes some of a sweep's trainings in this process; each cell is skipped if it is finished, else continued.
+
+    Args:
+      numbers: of the trainings, from 1.
 
     Raises:
-      InputError: at the end, if cells failed.
+      BusyError: another process is at work on one of the cells.
     """
-    from experiments.sweep import shares
-
-    console = _console()
-    dataset, line = resolve_dataset(
+    options.dataset, line = resolve_dataset(
         options.dataset or "auto", options.data_dir, settings=options.settings, data_seed=options.data_seed or 0
     )
     if line:
-        console.print(line)
-    trainings, failed = shares(options.settings, options.models, options.shard), []
-    for number, (model, settings) in enumerate(trainings, 1):
-        console.rule(f"training {number} of {len(trainings)}: {model}, settings {', '.join(map(str, settings))}")
-        try:
-            _sweep_training(console, options, dataset, model, settings, command)
-        except (InputError, CheckpointError, OSError) as error:
-            failed.append(f"{model}, settings {', '.join(map(str, settings))}: {error}")
-            console.print(f"failed: {failed[-1]}")
-    if failed:
-        raise InputError(f"{len(failed)} of {len(trainings)} trainings failed: " + "; ".join(failed))
+        _console().print(line)
+    for number in numbers:
+        _sweep_training(options, planned, number, command)
 
 
-def _sweep_training(console, options, dataset, model, settings, command):
-    """One training for those of its settings that are not finished."""
+def _sweep_training(options: argparse.Namespace, planned: list[Planned], number: int, command: str) -> None:
+    """Makes one training, for those of its cells that are not finished."""
     from experiments.run import configuration
 
-    configs, run_folders, splits, saved = [], [], {}, []
-    for setting in settings:
-        folder = options.output / f"setting{setting}_{model}_{dataset}"
-        if machines.is_first():
-            folders.check(folder, resume=True, overwrite=False)
-        if folders.is_finished(folder):
-            console.print(f"{folder} is finished")
-            continue
-        saved.append(folders.read_config(folder))
-        cell = argparse.Namespace(**{**vars(options), "model": model, "setting": setting})
-        configs.append(configuration(cell, dataset, saved[-1]))
-        run_folders.append(folder)
-        splits[setting] = load(
-            dataset, setting, data_seed=configs[-1].data_seed, data_dir=options.data_dir, progress=console.print
-        )
+    console, training = _console(), planned[number - 1]
+    configs, run_folders, splits = [], [], {}
+    names = training.folder_names(options.dataset, options.init)
     with contextlib.ExitStack() as stack:
-        for config, folder, before in zip(configs, run_folders, saved, strict=True):
-            digest = data_digest(splits[config.setting])
-            if before:
-                folders.check_same(folder, before, config, digest)
+        for setting, name in zip(training.settings, names, strict=True):
+            folder = options.output / name
             if machines.is_first():
+                folders.check(folder, resume=True, overwrite=False)
                 stack.enter_context(folders.locked(folder))
+            if folders.is_finished(folder):
+                console.print(f"{folder} is finished")
+                continue
+            saved = folders.read_config(folder)
+            cell = argparse.Namespace(**{**vars(options), "model": training.model, "setting": setting})
+            config = configuration(cell, options.dataset, saved)
+            splits[setting] = load(
+                config.dataset, setting, data_seed=config.data_seed, data_dir=options.data_dir, progress=console.print
+            )
+            digest = data_digest(splits[setting])
+            if saved:
+                folders.check_same(folder, saved, config, digest)
+            if machines.is_first():
                 folders.write_config(folder, config, digest)
-        if configs:
-            _train(console, configs, run_folders, splits, True, command)
+            configs.append(config)
+            run_folders.append(folder)
+        place = schedule.places(planned, options.dataset)[number - 1]
+        for group in _sharing_a_save(configs, run_folders):
+            _train(console, *zip(*group, strict=True), splits, True, command, place, is_child=bool(options.child))
+
+
+def _sharing_a_save(configs, run_folders):
+    """Cells in groups that are trained together: all of them, unless one was begun without the others."""
+    cells = list(zip(configs, run_folders, strict=True))
+    begun = [folder for folder in run_folders if has_checkpoint(folder / folders.RESUME)]
+    if not begun:
+        return [cells] if cells else []
+    saved = restore_record(begun[0] / folders.RESUME).get("settings", [])
+    together = begun == run_folders[:1] and {config.setting for config in configs} <= set(saved)
+    return [cells] if together else [[cell] for cell in cells]
 
 
 def _console():
@@ -155,10 +168,15 @@ def _check_folder(folder, options):
         folders.check(folder, resume=options.resume, overwrite=options.overwrite)
 
 
-def _train(console, configs, run_folders, splits, resume, command):
-    config = configs[0]
-    with _Signals() as signals, _Bar(console, config) as bar:
-        training = Training(configs, run_folders, splits, report=bar.report, stop=lambda: signals.heard)
+def _train(console, configs, run_folders, splits, resume, command, place=None, is_child=False):
+    config, parent = configs[0], os.getppid()
+
+    def stop():
+        # A child whose sweep was killed stops too: the next sweep continues its work.
+        return signals.heard or (is_child and os.getppid() != parent)
+
+    with _Signals() as signals, Bar(console, config, place) as bar:
+        training = Training(configs, run_folders, splits, report=bar.report, stop=stop)
         training.start(resume)
         images = training.train[1].shape[0]
         console.print(
@@ -167,7 +185,7 @@ def _train(console, configs, run_folders, splits, resume, command):
         )
         if training.position.epoch or training.position.step:
             console.print(f"resumed after epoch {training.position.epoch}, step {training.position.step}")
-        console.print(f"expected duration: about {_duration(training.estimate_seconds())}")
+        console.print(f"expected duration: about {duration(training.estimate_seconds())}")
         bar.start(training.position, training.num_steps)
         training.run()
     results = training.finish(command)
@@ -196,61 +214,3 @@ class _Signals:
             os._exit(arguments.INTERRUPTED)
         self.heard = True
         print("stopping after this step; once more to stop at once", file=sys.stderr)
-
-
-class _Bar:
-    """A progress bar with loss, validation accuracy and ETA; lines now and then where there is no terminal."""
-
-    def __init__(self, console: Console, config: RunConfig):
-        self.console, self.config = console, config
-        self.num_validation = DATASETS[config.dataset].num_images("validation", config.setting)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[status]}"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-        )
-        self.progress = Progress(*columns, console=console, disable=not console.is_terminal, refresh_per_second=4)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.progress.stop()
-
-    def start(self, position, num_steps):
-        """Shows the bar from `position` on."""
-        total = self.config.epochs * num_steps
-        self.task = self.progress.add_task(self.config.model, total=total, status="")
-        self.progress.start()
-        self.progress.update(self.task, completed=position.epoch * num_steps + position.step)
-        self.began, self.done_at_start, self.said = time.monotonic(), position.epoch * num_steps + position.step, -1e9
-
-    def report(self, position, num_steps):
-        """Called after each step and each epoch."""
-        done = position.epoch * num_steps + position.step
-        status = self._status(position)
-        self.progress.update(self.task, completed=done, status=status)
-        now, total = time.monotonic(), self.config.epochs * num_steps
-        if not self.console.is_terminal and position.step == 0 and (now - self.said > _LINE_EVERY or done == total):
-            left = (now - self.began) / max(done - self.done_at_start, 1) * (total - done)
-            self.console.print(f"{status}, {_duration(now - self.began)} gone, about {_duration(left)} to go")
-            self.said = now
-
-    def _status(self, position):
-        text = f"epoch {min(position.epoch + (position.step > 0), self.config.epochs)}/{self.config.epochs}"
-        if position.train_loss:
-            loss = sum(position.train_loss[-1]) / len(position.train_loss[-1])
-            counts = position.validation_correct[str(self.config.setting)][-1]
-            text += f", loss {loss:.4f}, validation {sum(counts) / len(counts) / self.num_validation:.4f}"
-        return text
-
-
-def _duration(seconds: float) -> str:
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes, hours = seconds // 60, seconds // 3600
-    return f"{minutes} min {seconds % 60} s" if not hours else f"{hours} h {minutes % 60} min"

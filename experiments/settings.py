@@ -99,8 +99,3 @@ class RunConfig:
     init: str
     precision: str
     seed_map: str
-
-    @property
-    def name(self) -> str:
-        """Name of the run's folder."""
-        return f"setting{self.setting}_{self.model}_{self.dataset}"

@@ -1,6 +1,9 @@
 """Trains all cells of the report's table, one after another; settings that train on the same images share a training.
 
 python -m experiments.sweep --settings 1,2,3,4 --models lenet,lenet_fconv
+
+Finished cells are skipped, interrupted ones are continued: give the same command again. Cells that another process
+works on are left to it. A training that fails is named at the end; the others are done all the same.
 """
 
 import argparse
@@ -8,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import arguments, backends
+from experiments import arguments, backends, schedule
 from experiments.settings import MODELS, SETTINGS
 
 REPORT_MODELS = ("lenet", "lenet_fconv", "alexnet", "alexnet_fconv")
@@ -31,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--output", metavar="DIR", type=Path, default=Path("checkpoints"), help="holds the runs' folders"
     )
+    result.add_argument("--child", type=_child, help=argparse.SUPPRESS)  # the training that this process makes
     return result
 
 
@@ -39,21 +43,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     command = parser()
     options = command.parse_args(argv)
-    backends.configure(options.models[0], arguments.num_seeds(options))
+    planned = schedule.trainings(options.settings, options.models, options.shard)
+    if options.child is None and not backends.are_several():
+        from experiments import children
+
+        return children.sweep(command, options, argv, planned)
+    if options.child:
+        number, options.dataset = options.child
+        numbers, argv = [number], argv[:-2]
+    else:
+        numbers = range(1, len(planned) + 1)
+    backends.configure(planned[numbers[0] - 1].model if planned else "", arguments.num_seeds(options))
     from experiments import session  # imports jax, after its flags are set
 
     line = arguments.command_line("experiments.sweep", argv)
-    return session.guarded(command, lambda: session.sweep(options, line))
-
-
-def shares(settings: Sequence[int], models: Sequence[str], shard: tuple[int, int]) -> list[tuple[str, tuple[int, ...]]]:
-    """Returns the trainings of one shard: (model, settings that train on the same images)."""
-    pairs = {SETTINGS[n].train_rotated: [] for n in settings}
-    for n in settings:
-        pairs[SETTINGS[n].train_rotated].append(n)
-    trainings = [(model, tuple(pair)) for model in models for pair in pairs.values()]
-    index, count = shard
-    return trainings[index::count]
+    return session.guarded(
+        command,
+        lambda: session.sweep(options, planned, numbers, line),
+        again="the same command continues",
+        busy=arguments.BUSY if options.child else 2,
+    )
 
 
 def _settings(text):
@@ -82,6 +91,11 @@ def _shard(text):
     if not 1 <= index <= count:
         raise argparse.ArgumentTypeError(f"{text!r} must be I/N with 1 <= I <= N")
     return index - 1, count
+
+
+def _child(text):
+    number, dataset = text.split(",")
+    return int(number), dataset
 
 
 if __name__ == "__main__":

@@ -82,7 +82,9 @@ def test_seeds_that_divide_evenly_are_spread_over_cores(monkeypatch, model, seed
 
 
 def test_a_number_of_devices_that_is_set_stays(monkeypatch):
-    monkeypatch.setattr(os, "environ", {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=3"})
+    monkeypatch.setattr(
+        os, "environ", {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
+    )
     with warnings.catch_warnings():
         backends.configure("lenet", 8)
     assert os.environ["XLA_FLAGS"].count("device_count") == 1

@@ -146,7 +146,7 @@ def test_an_interrupted_run_ends_in_the_same_numbers(
 ):
     """Stopped after the given steps (an epoch has 3, the last one smaller), each time resumed."""
     folder, taken = tmp_path / "run", {"steps": 0}
-    steps = session._Bar.report
+    steps = session.Bar.report
 
     def count(bar, position, num_steps):
         taken["steps"] += bool(position.step)
@@ -154,7 +154,7 @@ def test_an_interrupted_run_ends_in_the_same_numbers(
             os.kill(os.getpid(), signal.SIGTERM)
         steps(bar, position, num_steps)
 
-    monkeypatch.setattr(session._Bar, "report", count)
+    monkeypatch.setattr(session.Bar, "report", count)
     for _ in stops:
         assert lab.run(*quick, "--output", folder, "--resume") == 130
         assert not (folder / "results.json").exists()

@@ -1,22 +1,15 @@
 """Which trainings a sweep makes, and that a pair of settings costs one."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
-from experiments import run, sweep
-
-
-def test_settings_that_train_on_the_same_images_share_a_training():
-    assert sweep.shares((1, 2, 3, 4), ("lenet",), (0, 1)) == [("lenet", (1, 3)), ("lenet", (2, 4))]
-    assert sweep.shares((3,), ("lenet", "alexnet"), (0, 1)) == [("lenet", (3,)), ("alexnet", (3,))]
-
-
-def test_shards_part_the_whole():
-    models = ("lenet", "lenet_fconv", "alexnet")
-    whole = sweep.shares((1, 2, 3, 4), models, (0, 1))
-    parts = [sweep.shares((1, 2, 3, 4), models, (i, 4)) for i in range(4)]
-    assert sorted(whole) == sorted(training for part in parts for training in part)
+from experiments import folders, run, session, sweep
 
 
 @pytest.mark.parametrize(
@@ -31,7 +24,7 @@ def test_bad_arguments(arguments, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_pair_gives_what_single_runs_give_and_is_not_trained_again(tmp_path, capsys):
+def test_a_pair_gives_what_single_runs_give_and_is_not_trained_again(tmp_path, capfd):
     options = ["--dataset", "mnist_5k", "--epochs", "2", "--num-seeds", "1", "--batch-size", "1000"]
     options += ["--data-dir", str(tmp_path / "data")]
     pair = ["--settings", "1,3", "--models", "lenet", *options, "--output", str(tmp_path / "sweep")]
@@ -45,7 +38,91 @@ def test_a_pair_gives_what_single_runs_give_and_is_not_trained_again(tmp_path, c
     for name in ("test_accuracy", "train_loss", "validation_curve", "best_epoch", "confusion"):
         assert both[0][name] == both[1][name], name
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").rglob("*") if path.is_file()}
-    capsys.readouterr()
+    capfd.readouterr()
     assert sweep.main(pair) == 0
-    assert capsys.readouterr().out.count("is finished") == 2
+    said = capfd.readouterr().out
+    assert "training 1 of 1: lenet, settings 1, 3" in said and said.count("setting3_lenet_mnist_5k") == 1
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def swept(tmp_path):
+    """Runs a sweep of lenet in a process of its own; cells of two epochs of four steps."""
+    options = ["--dataset", "mnist_5k", "--epochs", "2", "--num-seeds", "1", "--batch-size", "1000"]
+    options += ["--data-dir", str(tmp_path / "data"), "--output", str(tmp_path / "out"), "--models", "lenet"]
+
+    def start(*more):
+        command = [sys.executable, "-m", "experiments.sweep", *options, *more]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return start, tmp_path / "out"
+
+
+def test_failed_trainings_are_named_at_the_end_and_the_others_done(swept):
+    start, folder = swept
+    damaged = folder / "setting1_lenet_mnist_5k"
+    damaged.mkdir(parents=True)
+    (damaged / "config.json").write_text("{")
+    process = start("--settings", "1,2")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "training 2 of 2: lenet, setting 2" in out and (folder / "setting2_lenet_mnist_5k/results.json").exists()
+    last = err.strip().splitlines()[-2:]
+    assert "failed: lenet, setting 1: " in last[0] and "config.json is damaged" in last[0]
+    assert "1 of 2 trainings failed" in last[1] and "Traceback" not in err
+
+
+def test_a_cell_that_another_process_works_on_is_left_to_it(swept):
+    start, folder = swept
+    with folders.locked(folder / "setting1_lenet_mnist_5k"):
+        process = start("--settings", "1,2")
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and "at work on it: lenet, setting 1" in out and "Traceback" not in err
+    assert (folder / "setting2_lenet_mnist_5k/results.json").exists()
+    assert {path.name for path in (folder / "setting1_lenet_mnist_5k").iterdir()} == {".lock"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_sweep_is_continued_by_the_same_command(swept, number):
+    start, folder = swept
+    more = ("--settings", "1,3", "--epochs", "2000")
+    process = start(*more)
+    config = folder / "setting1_lenet_mnist_5k/config.json"
+    for _ in range(600):
+        time.sleep(0.1)
+        if config.exists():
+            break
+    time.sleep(4)
+    process.send_signal(number)
+    process.communicate(timeout=60)  # ends when the child has closed its output too
+    assert process.returncode == (-9 if number == signal.SIGKILL else 130)
+    assert not (folder / "setting1_lenet_mnist_5k/results.json").exists()
+    again = start(*more)
+    time.sleep(12)
+    again.send_signal(signal.SIGTERM)
+    out, err = again.communicate(timeout=60)
+    assert again.returncode == 130 and "resumed after epoch" in out and "the same command continues" in err
+
+
+def test_a_pair_of_which_one_was_begun_alone(lab, synthetic, quick, tmp_path, monkeypatch):
+    """A save for settings 1 and 3 serves 1 alone; a save for 1 alone makes the sweep train them one by one."""
+    options = ["--models", "lenet", "--settings", "1,3", *quick[4:], "--output", str(tmp_path)]
+    stop = {"after": 2}
+    report = session.Bar.report
+
+    def count(bar, position, num_steps):
+        stop["after"] -= 1
+        if stop["after"] == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        report(bar, position, num_steps)
+
+    monkeypatch.setattr(session.Bar, "report", count)
+    assert sweep.main([*options, "--child", "1,mnist_5k"]) == 130
+    stop["after"] = 2
+    alone = tmp_path / "setting1_lenet_mnist_5k"
+    assert lab.run(*quick, "--output", alone, "--resume") == 130  # drops what belongs to setting 3
+    assert sweep.main([*options, "--child", "1,mnist_5k"]) == 0
+    assert lab.run("--setting", "1", *quick[2:], "--output", tmp_path / "one") == 0
+    assert lab.run("--setting", "3", *quick[2:], "--output", tmp_path / "three") == 0
+    assert lab.numbers(alone) == lab.numbers(tmp_path / "one")
+    assert lab.numbers(tmp_path / "setting3_lenet_mnist_5k") == lab.numbers(tmp_path / "three")
