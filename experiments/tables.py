@@ -1,10 +1,11 @@
-"""The report's table 2 from any finished cells, and F-Conv against plain by paired comparison."""
+"""The report's table 2 from any finished cells, F-Conv against plain by paired comparison, classes, conditions."""
 
-import csv
 import math
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
+
+from experiments.settings import DATASETS
 
 REPORT_MEANS = {
     (1, "lenet"): 0.987, (1, "lenet_fconv"): 0.978, (1, "alexnet"): 0.995, (1, "alexnet_fconv"): 0.990,
@@ -22,29 +23,50 @@ NOT_MNIST = (
 )
 
 
+@dataclass(frozen=True)
+class Table:
+    """A table of texts, in which `**x**` is bold and `` `x` `` is code; `notes` stand above it."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    notes: tuple[str, ...] = ()
+
+
+def order(cell: dict) -> tuple:
+    """Sorts cells by data set, setting and model, F-Conv after plain."""
+    return cell["dataset"], cell["setting"], cell["model"].split("_"), cell["init"] != "report"
+
+
+def label(cell: dict) -> str:
+    """A cell's model, with its initial weights where they are not the report's."""
+    return cell["model"] + ("" if cell["init"] == "report" else f" ({cell['init']})")
+
+
+def num_steps(cell: dict) -> int:
+    """Optimizer steps of a cell's training."""
+    images = DATASETS[cell["dataset"]].num_images("train", cell["setting"])
+    return cell["epochs"] * -(-images // cell["batch_size"])
+
+
 def table_rows(cells: list[dict]) -> list[dict]:
     """Returns a row for each cell (a results.json): its runs, mean without failed ones, std, and the report's mean.
 
-    The report's mean stands beside ours on MNIST only.
+    The report's mean stands beside ours on its own data set, MNIST, with its initial weights, only.
     """
     rows = []
-    for cell in sorted(cells, key=lambda cell: (cell["dataset"], cell["setting"], cell["model"].split("_"))):
-        mnist = cell["dataset"] == "mnist"
+    for cell in sorted(cells, key=order):
+        same = cell["dataset"] == "mnist" and cell["init"] == "report"
         rows.append(
             {
-                "dataset": cell["dataset"],
-                "setting": cell["setting"],
-                "model": cell["model"],
-                "init": cell["init"],
-                "epochs": cell["epochs"],
-                "steps": _num_steps(cell),
+                **{name: cell[name] for name in ("dataset", "setting", "model", "init", "epochs")},
+                "steps": num_steps(cell),
                 "runs": [
                     (accuracy, seed in cell["failed_seeds"])
                     for seed, accuracy in zip(cell["seeds"], cell["test_accuracy"], strict=True)
                 ],
-                "mean": cell["mean"],
-                "std": cell["std"],
-                "report": REPORT_MEANS.get((cell["setting"], cell["model"])) if mnist else None,
+                **{name: cell[name] for name in ("mean", "std")},
+                "report": REPORT_MEANS.get((cell["setting"], cell["model"])) if same else None,
             }
         )
     return rows
@@ -56,97 +78,90 @@ def comparisons(cells: list[dict]) -> list[dict]:
     Paired by seed (the same seed sees the images in the same order); seeds that failed in either are left out:
 
         mean(d) +- t(0.975, n - 1) std(d) / sqrt(n),   d = accuracy of F-Conv - accuracy of plain.
+
+    F-Conv with other initial weights is compared with plain convolutions of the same, else of the report's.
+    Cells that were not trained for the same number of steps are not compared.
     """
     from scipy.stats import t
 
-    found = {(cell["dataset"], cell["setting"], cell["model"]): cell for cell in cells}
+    found = {(cell["dataset"], cell["setting"], cell["model"], cell["init"]): cell for cell in cells}
     rows = []
-    for (dataset, setting, model), fconv in sorted(found.items()):
-        plain = found.get((dataset, setting, dict(PAIRS).get(model)))
-        if plain is None:
+    for fconv in sorted(cells, key=order):
+        name = dict(PAIRS).get(fconv["model"])
+        candidates = (found.get((fconv["dataset"], fconv["setting"], name, init)) for init in (fconv["init"], "report"))
+        plain = next(filter(None, candidates), None)
+        if plain is None or num_steps(plain) != num_steps(fconv):
             continue
-        good = [_good(fconv), _good(plain)]
+        good = [_good(fconv, "test_accuracy"), _good(plain, "test_accuracy")]
         seeds = sorted(set(good[0]) & set(good[1]))
         differences = np.array([good[0][seed] - good[1][seed] for seed in seeds])
         n = len(differences)
         half = t.ppf(0.975, n - 1) * differences.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
         mean = float(differences.mean()) if n else math.nan
-        rows.append({"dataset": dataset, "setting": setting, "pair": f"{model} - {plain['model']}", "n": n,
+        rows.append({"dataset": fconv["dataset"], "setting": fconv["setting"], "steps": num_steps(fconv),
+                     "pair": f"{label(fconv)} - {label(plain)}", "n": n,
                      "difference": mean, "low": mean - half, "high": mean + half})  # fmt: skip
     return rows
 
 
-def write_table(folder: Path, cells: list[dict], command: str) -> None:
-    """Writes table2.md and table2.csv."""
+def accuracy_table(cells: list[dict]) -> Table:
+    """The report's table 2."""
     rows = table_rows(cells)
     num_runs = max(len(row["runs"]) for row in rows)
-    head = ["data", "setting", "model", "init", "epochs", "steps", *map(str, range(1, num_runs + 1)), "mean", "std"]
-    head.append("report's mean")
-    lines = ["# Test accuracy", ""]
-    if any(row["dataset"] == "mnist_5k" for row in rows):
-        lines += [NOT_MNIST, ""]
-    lines += ["Runs in bold failed (stuck at chance) and are left out of the mean.", ""]
-    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    fixed = ["dataset", "setting", "model", "init", "epochs", "steps"]
+    head = ["data", *fixed[1:], *map(str, range(1, num_runs + 1)), "mean", "std", "report's mean"]
+    body = []
     for row in rows:
         runs = [f"**{accuracy:.3f}**" if failed else f"{accuracy:.3f}" for accuracy, failed in row["runs"]]
         runs += [""] * (num_runs - len(runs))
-        fixed = [str(row[name]) for name in ("dataset", "setting", "model", "init", "epochs", "steps")]
-        lines.append("| " + " | ".join([*fixed, *runs, *map(_text, (row["mean"], row["std"], row["report"]))]) + " |")
-    lines += [*_comparison_lines(cells), "", f"Made by `{command}` from the cells' results.json.", ""]
-    lines += _condition_lines(cells)
-    (folder / "table2.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with (folder / "table2.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*head[:-1], "failed runs", "report_mean"])
-        for row in rows:
-            runs = [f"{accuracy:.4f}" for accuracy, _ in row["runs"]] + [""] * (num_runs - len(row["runs"]))
-            failed = " ".join(str(i) for i, (_, bad) in enumerate(row["runs"], 1) if bad)
-            fixed = [row[name] for name in ("dataset", "setting", "model", "init", "epochs", "steps")]
-            writer.writerow([*fixed, *runs, _text(row["mean"]), _text(row["std"]), failed, _text(row["report"])])
+        body.append([*(str(row[n]) for n in fixed), *runs, *(text(row[n]) for n in ("mean", "std", "report"))])
+    notes = ["Runs in bold failed (stuck at chance) and are left out of the mean."]
+    if any(row["dataset"] == "mnist_5k" for row in rows):
+        notes.insert(0, NOT_MNIST)
+    return Table("Test accuracy", head, body, tuple(notes))
 
 
-def _comparison_lines(cells):
-    rows = comparisons(cells)
-    if not rows:
-        return []
-    lines = [
-        "",
-        "## F-Conv against plain",
-        "",
-        "Difference of test accuracies, paired by seed, with a 95 % interval.",
-        "",
-    ]
-    lines += ["| data | setting | pair | seeds | difference | 95 % interval |", "|---|---|---|---|---|---|"]
-    for row in rows:
+def comparison_table(cells: list[dict]) -> Table:
+    """`comparisons` in words."""
+    body = []
+    for row in comparisons(cells):
         interval = "-" if math.isnan(row["low"]) else f"{row['low']:+.4f} .. {row['high']:+.4f}"
-        what = " | ".join(str(row[name]) for name in ("dataset", "setting", "pair", "n"))
-        lines.append(f"| {what} | {row['difference']:+.4f} | {interval} |")
-    return lines
+        fixed = [str(row[name]) for name in ("dataset", "setting", "pair", "steps", "n")]
+        body.append([*fixed, "-" if math.isnan(row["difference"]) else f"{row['difference']:+.4f}", interval])
+    note = "Difference of test accuracies, paired by seed, with a 95 % interval (Student's t)."
+    head = ["data", "setting", "pair", "steps", "seeds", "difference", "95 % interval"]
+    return Table("F-Conv against plain", head, body, (note,))
 
 
-def _condition_lines(cells):
-    lines = ["## Conditions", ""]
-    for cell in sorted(cells, key=lambda cell: (cell["dataset"], cell["model"], cell["setting"])):
+def class_table(cells: list[dict]) -> Table:
+    """Test accuracy of each class, mean of the seeds that did not fail."""
+    body, width = [], 0
+    for cell in sorted(cells, key=order):
+        good = _good(cell, "per_class_accuracy")
+        means = np.mean(list((good or dict(enumerate(cell["per_class_accuracy"]))).values()), axis=0)
+        width = max(width, len(means))
+        body.append([cell["dataset"], str(cell["setting"]), label(cell), *(f"{value:.3f}" for value in means)])
+    note = "Mean of the seeds that did not fail."
+    return Table("Accuracy of each class", ["data", "setting", "model", *map(str, range(width))], body, (note,))
+
+
+def condition_table(cells: list[dict]) -> Table:
+    """How each cell was made."""
+    body = []
+    for cell in sorted(cells, key=order):
         versions = ", ".join(f"{name} {cell['versions'][name]}" for name in ("python", "jax", "flax", "optax"))
-        lines.append(
-            f"- {cell['model']}, setting {cell['setting']}, {cell['dataset']}: `{cell['command']}`; seeds "
-            f"{', '.join(map(str, cell['seeds']))}; {cell['device']}; {versions}; "
-            f"{cell['wall_seconds'] / 60:.0f} min for the training"
-        )
-    return lines
+        body.append([
+            f"{cell['dataset']}, setting {cell['setting']}, {label(cell)}", f"`{cell['command']}`",
+            ", ".join(map(str, cell["seeds"])), cell["device"], versions, f"{cell['wall_seconds'] / 60:.0f} min",
+        ])  # fmt: skip
+    return Table("Conditions", ["cell", "command", "seeds", "machine", "versions", "training"], body)
 
 
-def _good(cell):
-    pairs = zip(cell["seeds"], cell["test_accuracy"], strict=True)
-    return {seed: accuracy for seed, accuracy in pairs if seed not in cell["failed_seeds"]}
-
-
-def _num_steps(cell):
-    from experiments.settings import DATASETS
-
-    images = DATASETS[cell["dataset"]].num_images("train", cell["setting"])
-    return cell["epochs"] * -(-images // cell["batch_size"])
-
-
-def _text(value):
+def text(value: float | None) -> str:
+    """A number for a table."""
     return "" if value is None else f"{value:.4f}"
+
+
+def _good(cell, name):
+    pairs = zip(cell["seeds"], cell[name], strict=True)
+    return {seed: value for seed, value in pairs if seed not in cell["failed_seeds"]}

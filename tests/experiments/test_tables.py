@@ -1,40 +1,29 @@
-"""The report's table from any finished cells, and the command that gathers them."""
-
-import csv
-import json
+"""The report's table from any finished cells, and the paired comparison."""
 
 import numpy as np
 import pytest
 
-from experiments import report, tables
-
-VERSIONS = {"python": "3", "jax": "1", "flax": "2", "optax": "3"}
+from experiments import tables
 
 
-def cell(model, setting=1, dataset="mnist_5k", accuracy=(0.9, 0.8, 0.1), failed=(2,), seeds=(0, 1, 2)):
-    good = [a for s, a in zip(seeds, accuracy, strict=True) if s not in failed]
-    return {
-        "model": model, "setting": setting, "dataset": dataset, "seeds": list(seeds), "init": "report",
-        "epochs": 2, "batch_size": 256, "test_accuracy": list(accuracy), "failed_seeds": list(failed),
-        "mean": float(np.mean(good)), "std": float(np.std(good, ddof=1)), "versions": VERSIONS, "command": "x",
-        "device": "a machine", "wall_seconds": 60.0, "train_loss": [[2.0, 1.0]] * len(seeds),
-        "validation_curve": [[0.1, 0.5]] * len(seeds),
-    }  # fmt: skip
+@pytest.fixture
+def cell(lab):
+    return lab.cell
 
 
-def test_failed_runs_are_marked_and_steps_counted():
+def test_failed_runs_are_marked_and_steps_counted(cell):
     (row,) = tables.table_rows([cell("lenet")])
     assert row["runs"] == [(0.9, False), (0.8, False), (0.1, True)]
     assert row["steps"] == 2 * 14  # 3,500 images in batches of 256
     assert tables.table_rows([cell("lenet", setting=4)])[0]["steps"] == 2 * 69
 
 
-def test_the_reports_mean_stands_beside_mnist_only():
+def test_the_reports_mean_stands_beside_mnist_only(cell):
     assert tables.table_rows([cell("lenet")])[0]["report"] is None
     assert tables.table_rows([cell("lenet", dataset="mnist")])[0]["report"] == 0.987
 
 
-def test_comparison_is_paired_by_seed_without_failed_ones():
+def test_comparison_is_paired_by_seed_without_failed_ones(cell):
     fconv = cell("lenet_fconv", accuracy=(0.95, 0.82, 0.7, 0.6), seeds=(0, 1, 2, 7), failed=())
     (row,) = tables.comparisons([fconv, cell("lenet")])
     assert row["n"] == 2  # seed 2 failed in one, seed 7 is in one only
@@ -45,32 +34,27 @@ def test_comparison_is_paired_by_seed_without_failed_ones():
     )
 
 
-def test_report_gathers_runs_and_keeps_earlier_ones(tmp_path, capsys):
-    for number, model in enumerate(("lenet", "lenet_fconv")):
-        run = tmp_path / f"run{number}"
-        run.mkdir()
-        (run / "results.json").write_text(json.dumps(cell(model)))
-        (run / "angles.csv").write_text("seed,angle,accuracy\n0,0,0.9\n0,90,0.2\n")
-        assert report.main([str(run), "--output", str(tmp_path / "out")]) == 0
-    out = tmp_path / "out"
-    assert {path.name for path in (out / "mnist_5k").iterdir()} == {"setting1_lenet", "setting1_lenet_fconv"}
-    text = (out / "table2.md").read_text()
-    assert "not MNIST" in text and "**0.100**" in text and "lenet_fconv - lenet" in text
-    with (out / "table2.csv").open() as file:
-        rows = list(csv.reader(file))
-    assert len(rows) == 3 and rows[1][2] == "lenet"
-    for name in ("figure3.png", "angles.png"):
-        assert (out / "figures" / name).read_bytes().startswith(b"\x89PNG")
+def test_other_initial_weights_are_compared_with_plain_ones_of_the_report(cell):
+    cells = [cell("lenet"), cell("lenet_fconv"), cell("lenet_fconv", init="he")]
+    assert [row["pair"] for row in tables.comparisons(cells)] == ["lenet_fconv - lenet", "lenet_fconv (he) - lenet"]
+    cells.append(cell("lenet", init="he"))
+    assert tables.comparisons(cells)[1]["pair"] == "lenet_fconv (he) - lenet (he)"
 
 
-@pytest.mark.parametrize("content", [None, "not json", "{}", "[]", '{"model": "lenet"}'])
-def test_what_is_no_run_is_refused(tmp_path, capsys, content):
-    run = tmp_path / "run"
-    run.mkdir()
-    if content is not None:
-        (run / "results.json").write_text(content)
-    with pytest.raises(SystemExit) as stop:
-        report.main([str(run), "--output", str(tmp_path / "out")])
-    assert stop.value.code == 2
-    assert "Traceback" not in capsys.readouterr().err
-    assert not (tmp_path / "out" / "table2.md").exists()
+def test_unequal_trainings_and_other_settings_are_not_compared(cell):
+    assert not tables.comparisons([cell("lenet_fconv", epochs=3), cell("lenet")])
+    assert not tables.comparisons([cell("lenet_fconv", setting=3), cell("lenet")])
+    assert not tables.comparisons([cell("lenet_fconv", dataset="mnist"), cell("lenet")])
+
+
+def test_a_single_common_seed_has_no_interval(cell):
+    pair = [cell("lenet_fconv", accuracy=(0.5,), seeds=(0,), failed=()), cell("lenet")]
+    assert tables.comparison_table(pair).rows[0][-1] == "-"
+
+
+def test_classes_leave_failed_seeds_out(cell):
+    fine, failed = [0.5] * 10, [0.0] * 10
+    table = tables.class_table([cell("lenet") | {"per_class_accuracy": [fine, fine, failed]}])
+    assert table.rows[0][3:] == ["0.500"] * 10
+    table = tables.class_table([cell("lenet", failed=(0, 1, 2)) | {"per_class_accuracy": [fine, failed, failed]}])
+    assert table.rows[0][3:] == ["0.167"] * 10

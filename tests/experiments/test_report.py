@@ -1,0 +1,111 @@
+"""The command that gathers runs: tables, figures, the page."""
+
+import csv
+import json
+import time
+from html.parser import HTMLParser
+
+import pytest
+
+from experiments import report
+
+
+@pytest.fixture
+def cell(lab):
+    return lab.cell
+
+
+def save(folder, cell, angles="seed,angle,accuracy\n0,0,0.9\n0,90,0.2\n"):
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(cell))
+    (folder / "angles.csv").write_text(angles)
+    return str(folder)
+
+
+class Page(HTMLParser):
+    """Counts what a page holds and what it would fetch."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.sources = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+
+
+def test_report_gathers_runs_and_keeps_earlier_ones(cell, tmp_path, capsys):
+    out = tmp_path / "out"
+    for number, model in enumerate(("lenet", "lenet_fconv")):
+        assert report.main([save(tmp_path / f"run{number}", cell(model)), "--output", str(out)]) == 0
+    assert "report.html" in capsys.readouterr().out
+    assert {path.name for path in (out / "mnist_5k").iterdir()} == {"setting1_lenet", "setting1_lenet_fconv"}
+    text = (out / "table2.md").read_text()
+    assert "not MNIST" in text and "**0.100**" in text and "lenet_fconv - lenet" in text
+    with (out / "table2.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert len(rows) == 3 and rows[1][2] == "lenet"
+    for name in ("figure3.png", "confusion.png", "angles.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    page = Page((out / "report.html").read_text())
+    assert page.tags.count("table") == 4 and page.tags.count("img") == 3
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+
+
+def test_data_sets_have_figures_of_their_own(cell, tmp_path):
+    runs = [cell("lenet"), cell("lenet", setting=2), cell("lenet", dataset="fashion_mnist")]
+    named = [save(tmp_path / f"run{number}", contents) for number, contents in enumerate(runs)]
+    assert report.main([*named, "--output", str(tmp_path / "out")]) == 0
+    names = {path.name for path in (tmp_path / "out").glob("*.png")}
+    assert {"figure3.png", "figure3_fashion_mnist.png", "confusion_fashion_mnist.png"} < names
+
+
+def test_initial_weights_stand_side_by_side(cell, tmp_path):
+    runs = [cell("alexnet_fconv", failed=(0, 1, 2)) | {"mean": None, "std": None}, cell("alexnet_fconv", init="he")]
+    named = [save(tmp_path / f"run{number}", contents) for number, contents in enumerate(runs)]
+    assert report.main([*named, "--output", str(tmp_path / "out")]) == 0
+    kept = {path.name for path in (tmp_path / "out" / "mnist_5k").iterdir()}
+    assert kept == {"setting1_alexnet_fconv", "setting1_alexnet_fconv_he"}
+
+
+def test_two_runs_of_one_cell_are_refused(cell, tmp_path, capsys):
+    named = [save(tmp_path / f"run{number}", cell("lenet")) for number in range(2)]
+    with pytest.raises(SystemExit) as stop:
+        report.main([*named, "--output", str(tmp_path / "out")])
+    assert stop.value.code == 2 and "are runs of one cell" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_sixteen_cells_take_seconds(cell, tmp_path):
+    models = ("lenet", "lenet_fconv", "alexnet", "alexnet_fconv")
+    curves = {"train_loss": [[1.0] * 200] * 5, "validation_curve": [[0.5] * 200] * 5}
+    named = []
+    for setting in (1, 2, 3, 4):
+        for model in models:
+            contents = cell(model, setting, accuracy=(0.9,) * 5, seeds=range(5), failed=(), epochs=200) | curves
+            named.append(save(tmp_path / f"{model}{setting}", contents))
+    began = time.monotonic()
+    assert report.main([*named, "--output", str(tmp_path / "out")]) == 0
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    "content", [None, "not json", "{}", "[]", '{"model": "lenet"}', "cut", "short", "unnumbered", "[" * 100_000]
+)
+def test_what_is_no_run_is_refused(cell, tmp_path, capsys, content):
+    run = tmp_path / "run"
+    run.mkdir()
+    good = cell("lenet")
+    made = {
+        "cut": json.dumps(good)[:-20],
+        "short": json.dumps(good | {"train_loss": [[1.0], [1.0], [1.0]]}),
+        "unnumbered": json.dumps(good | {"test_accuracy": ["a", "b", "c"]}),
+    }
+    if content is not None:
+        (run / "results.json").write_text(made.get(content, content))
+    with pytest.raises(SystemExit) as stop:
+        report.main([str(run), "--output", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
