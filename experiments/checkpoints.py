@@ -8,6 +8,8 @@ import contextlib
 import hashlib
 import json
 import logging
+import re
+import sys
 from pathlib import Path
 
 import jax
@@ -31,6 +33,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path):
         logging.getLogger("absl").setLevel(logging.CRITICAL)
+        _ignore_closed_loops()
         self.folder = Path(folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
@@ -39,17 +42,57 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=_handlers())
 
     def save(self, step: int, arrays: dict, record: dict) -> None:
-        """Saves `arrays` (of any devices) and the JSON `record` as `step`, which must be later than those before."""
-        self._manager.wait_until_finished()
+        """Saves `arrays` (of any devices) and the JSON `record` as `step`, which must be later than those before.
+
+        Raises:
+          OSError: this save or the one before it could not be written; those before are still there.
+        """
         record = {**record, "digest": digest(arrays, record)}
         args = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record))
-        if not self._manager.save(step, args=args, force=True):
+        with self._writing():
+            self._manager.wait_until_finished()
+            saved = self._manager.save(step, args=args, force=True)
+        if not saved:
             raise CheckpointError(f"{self.folder}: step {step} is there already")
 
     def close(self) -> None:
-        """Waits for the last save and closes the folder."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits for the last save and closes the folder.
+
+        Raises:
+          OSError: the last save could not be written.
+        """
+        with self._writing():
+            try:
+                self._manager.wait_until_finished()
+            finally:
+                self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self):
+        """Turns whatever a full disk makes Orbax raise into one line."""
+        try:
+            yield
+        except Exception as error:
+            text = " ".join(str(error).split())
+            system = re.search(r": ([^:]+) \[os_error_code", text)
+            raise OSError(
+                f"{self.folder}: the checkpoint cannot be written ({system[1] if system else text[:120]}); "
+                "make room, then --resume continues from the save before"
+            ) from error
+
+
+def _ignore_closed_loops():
+    """Where one file of a save cannot be written, tensorstore prints a traceback for each of the others: not ours."""
+    before = sys.unraisablehook
+    if getattr(before, "ignores_closed_loops", False):
+        return
+
+    def hook(unraisable):
+        if not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
+            before(unraisable)
+
+    hook.ignores_closed_loops = True
+    sys.unraisablehook = hook
 
 
 def has_checkpoint(folder: Path) -> bool:

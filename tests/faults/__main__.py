@@ -1,0 +1,73 @@
+"""Makes faults happen to runs and data preparations and checks that nothing is lost and no number is wrong.
+
+python -m tests.faults --kills 20 --output results/faults.md
+"""
+
+import argparse
+import os
+import shlex
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.faults import changed_bytes, kills, limits
+from tests.faults.laboratory import RUN, Laboratory
+
+
+def main() -> int:
+    """Runs all faults; the exit code is 1 if anything went wrong."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20, help="of each kind (default 20)")
+    parser.add_argument("--short", action="store_true", help="few files and limits: the form that CI runs")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument("--output", type=Path, help="a Markdown file for the table")
+    options = parser.parse_args()
+    rows, began = [], time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        lab = Laboratory(Path(folder), options.seed)
+        print(f"uninterrupted run: {lab.seconds:.1f} s", flush=True)
+        for check in _checks(lab, options):
+            findings = check()
+            rows.append(findings)
+            print(f"{findings.name}: {findings.tries} tries, {findings.continued} continued to the same numbers, "
+                  f"{findings.refused} refused in one line, {len(findings.wrong)} wrong", flush=True)  # fmt: skip
+            for wrong in findings.wrong:
+                print(f"  WRONG: {wrong}", flush=True)
+    if options.output:
+        seconds = time.monotonic() - began
+        options.output.write_text(_table(rows, lab.seconds, seconds), encoding="utf-8")
+        print(f"saved in {options.output}")
+    return int(any(findings.wrong for findings in rows))
+
+
+def _checks(lab, options):
+    yield lambda: kills.kill_runs(lab, options.kills)
+    yield lambda: kills.kill_saves(lab, options.kills)
+    yield lambda: kills.kill_preparations(lab, options.kills)
+    every = 8 if options.short else 1
+    yield lambda: changed_bytes.change_best(lab, every)
+    yield lambda: changed_bytes.change_resume(lab, every)
+    sizes = (1_000, 200_000) if options.short else (0, 100, 1_000, 20_000, 200_000, 1_000_000, 2_500_000, 20_000_000)
+    yield lambda: limits.full_disks(lab, sizes)
+    numbers = (24,) if options.short else (6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 128)
+    yield lambda: limits.few_descriptors(lab, numbers)
+    yield lambda: limits.read_only(lab)
+    yield lambda: limits.two_runs(lab)
+
+
+def _table(rows, run_seconds, seconds):
+    lines = [
+        "# What faults do", "",
+        f"`{shlex.join(['python', '-m', 'tests.faults', *sys.argv[1:]])}` on {os.cpu_count()} cores, "
+        f"{seconds / 60:.0f} minutes. The run: `python -m experiments.run {shlex.join(RUN)}`, {run_seconds:.1f} s "
+        "uninterrupted, saved after every epoch. \"Same numbers\": `results.json` equals that of the uninterrupted run "
+        "in every figure, bit for bit. \"Refused\": exit code 1 or 2, one line, no results.", "",
+        "| fault | tries | then the same numbers | refused in one line | wrong |", "|---|---|---|---|---|",
+        *(f"| {row.name} | {row.tries} | {row.continued} | {row.refused} | {len(row.wrong)} |" for row in rows), "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

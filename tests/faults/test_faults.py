@@ -1,0 +1,13 @@
+"""The short form of `python -m tests.faults`: one fault of each kind."""
+
+import subprocess
+import sys
+
+
+def test_faults_lose_nothing_and_falsify_nothing(tmp_path):
+    table = tmp_path / "faults.md"
+    command = [sys.executable, "-m", "tests.faults", "--kills", "1", "--short", "--output", str(table)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
+    rows = [line.split("|")[2:6] for line in table.read_text().splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 9 and all(int(tries) > 0 and int(wrong) == 0 for tries, _, _, wrong in rows)
