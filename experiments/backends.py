@@ -24,6 +24,7 @@ class Plan:
       eval_size: images evaluated at a time.
       steps_per_call: optimizer steps in one call of the compiled program.
       mesh_shape: devices along ("seed", "data").
+      slices_together: slices that do not wait for each other, so that cores can share them.
     """
 
     seed_map: str
@@ -31,6 +32,7 @@ class Plan:
     eval_size: int
     steps_per_call: int
     mesh_shape: tuple[int, int]
+    slices_together: int = 1
 
 
 def configure(model: str, num_seeds: int = 1) -> None:
@@ -84,17 +86,20 @@ def plan(model: str, num_seeds: int, batch_size: int, *, seed_map: str = "auto",
         raise ValueError(f"seed map (={seed_map!r}) must be one of {', '.join(SEED_MAPS)}")
     large, cpu = model.startswith(_LARGE), jax.default_backend() == "cpu"
     # On a CPU, a slice's arrays stay in the cache; on a GPU, those of five large networks fit its memory.
-    slice_size = (32 if large else 64) if cpu else (1024 if large else None)
+    slice_size = (64 if large else 16) if cpu else (1024 if large else None)
+    together = 2 if cpu and not large else 1
     if has_stats or (slice_size is not None and slice_size >= batch_size):
         slice_size = None
     if slice_size is not None:
-        slice_size = -(-batch_size // -(-batch_size // slice_size))  # equal slices: a batch of 100 is 2 x 50
+        rounds = -(-batch_size // (slice_size * together))
+        slice_size = -(-batch_size // (rounds * together))  # equal slices: a batch of 100 is 8 x 13
     return Plan(
         seed_map=("loop" if cpu else "vmap") if seed_map == "auto" else seed_map,
         slice_size=slice_size,
         eval_size=250 if cpu else 5000,
         steps_per_call=1 if cpu else 64,
         mesh_shape=_mesh_shape(num_seeds, jax.device_count(), split_batch=not has_stats),
+        slices_together=together,
     )
 
 

@@ -85,8 +85,9 @@ class Trainer:
         full, rest = divmod(data[1].shape[0], self.batch_size)
         done = min(count, full - first) if first < full else 1
         program = self._steps(done, self.batch_size) if first < full else self._last_step(rest)
-        states, losses = program(states, self.seeds, np.int32(epoch), np.int32(first), orders, data)
-        return states, losses, done
+        moving = {name: value for name, value in states.items() if name != "best"}
+        moving, losses = program(moving, self.seeds, np.int32(epoch), np.int32(first), orders, data)
+        return {**states, **moving}, losses, done
 
     def confusion(self, params, stats, data) -> np.ndarray:
         """Counts `[seeds, class, predicted class]` over a whole split."""
@@ -134,12 +135,12 @@ class Trainer:
     @functools.cache  # noqa: B019
     def _steps(self, num_steps, batch_size):
         settings = (self.network, self.plan, self.learning_rate, batch_size, num_steps)
-        return self._program(functools.partial(training.steps, *settings), (0, 0, None, None, 0, None), donate=(0,))
+        return self._update(functools.partial(training.steps, *settings))
 
     @functools.cache  # noqa: B019
     def _last_step(self, size):
         settings = (self.network, self.plan, self.learning_rate, size)
-        return self._program(functools.partial(training.last_step, *settings), (0, 0, None, None, 0, None), donate=(0,))
+        return self._update(functools.partial(training.last_step, *settings))
 
     @functools.cached_property
     def _confusion(self):
@@ -149,9 +150,13 @@ class Trainer:
     def _keep_best(self):
         return self._program(training.keep_best, (None, 0, 0), donate=(1,))
 
-    def _program(self, one, in_axes, donate=()):
+    def _update(self, one):
+        """A program (states, seeds, epoch, first step, orders, data) -> (states, losses); it works in place."""
+        return self._program(one, (0, 0, None, None, 0, None), donate=(0,), updates=True)
+
+    def _program(self, one, in_axes, donate=(), updates=False):
         """One seed's function, mapped over seeds and devices and compiled."""
-        mapped = training.over_seeds(self.plan, one, in_axes)
+        mapped = training.over_seeds(self.plan, one, in_axes, updates=updates)
         specs = tuple(_SEED if axis == 0 else _ALL for axis in in_axes)
         # Outputs are alike over "data" by construction (sums over devices), which jax cannot check.
         sharded = jax.shard_map(mapped, mesh=self.mesh, in_specs=specs, out_specs=_SEED, check_vma=False)

@@ -12,6 +12,7 @@ how the work is cut, so any seed can be replayed alone and any step can be taken
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -160,22 +161,34 @@ def keep_best(epoch: jax.Array, state: dict, correct: dict) -> dict:
     return {**state, "best": best}
 
 
-def over_seeds(plan: Plan, function: Callable, in_axes: tuple[int | None, ...]) -> Callable:
+def over_seeds(plan: Plan, function: Callable, in_axes: tuple[int | None, ...], *, updates: bool = False) -> Callable:
     """Maps one seed's `function` over seeds on axis 0 of the arguments with `in_axes` 0: the one place that does.
 
     All maps give the same numbers to float32 rounding.
+
+    Args:
+      updates: the function returns (its first argument's new value, more): a loop then works in place.
     """
     if plan.seed_map == "vmap":
         return jax.vmap(function, in_axes=in_axes)
 
+    def one(args, index):
+        rows = (
+            jax.tree.map(lambda x: x[index], arg) if axis == 0 else arg for arg, axis in zip(args, in_axes, strict=True)
+        )
+        return function(*rows)
+
     def mapped(*args):
-        seeded = [arg for arg, axis in zip(args, in_axes, strict=True) if axis == 0]
+        count = jax.tree.leaves(args[in_axes.index(0)])[0].shape[0]
+        if not updates:
+            return jax.lax.map(lambda index: one(args, index), jnp.arange(count))
 
-        def one(row):
-            row = iter(row)
-            return function(*(next(row) if axis == 0 else arg for arg, axis in zip(args, in_axes, strict=True)))
+        def update(states, index):
+            new, more = one((states, *args[1:]), index)
+            # A map would copy every state into its loop and out of it.
+            return jax.tree.map(lambda x, row: x.at[index].set(row), states, new), more
 
-        return jax.lax.map(one, seeded)
+        return jax.lax.scan(update, args[0], jnp.arange(count))
 
     return mapped
 
@@ -197,16 +210,20 @@ def batch_gradient(network, plan, state, key, batch, data):
 
     value_and_gradient = jax.value_and_grad(loss, has_aux=True)
 
-    def add(total, rows):
-        (value, stats), gradient = value_and_gradient(state["params"], rows)
-        return jax.tree.map(jnp.add, total, (value, gradient)), stats
+    def add(total, slices):
+        # Slices of one round do not wait for each other.
+        parts = [value_and_gradient(state["params"], rows) for rows in slices]
+        for (value, _), gradient in parts:
+            total = jax.tree.map(jnp.add, total, (value, gradient))
+        return total, parts[-1][0][1]
 
     rows = jnp.arange(share)
     zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, state["params"]))
     if plan.slice_size is None or network.has_stats:
-        total, stats = add(zero, rows)
+        total, stats = add(zero, [rows])
     else:
-        total, stats = jax.lax.scan(add, zero, rows.reshape(-1, plan.slice_size))
+        together = math.gcd(plan.slices_together, share // plan.slice_size)
+        total, stats = jax.lax.scan(add, zero, rows.reshape(-1, together, plan.slice_size))
         stats = state["stats"]
     value, gradient = _sum_over_devices(plan, total)
     return value, gradient, stats

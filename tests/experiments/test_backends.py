@@ -23,11 +23,11 @@ def gpu(monkeypatch):
 
 def test_on_a_cpu_seeds_are_looped_over_in_slices():
     plan = backends.plan("lenet_fconv", 5, 256)
-    assert (plan.seed_map, plan.slice_size, plan.steps_per_call) == ("loop", 64, 1)
+    assert (plan.seed_map, plan.slice_size, plan.steps_per_call) == ("loop", 16, 1)
     assert backends.plan("lenet_fconv", 5, 256, seed_map="vmap").seed_map == "vmap"
-    assert backends.plan("lenet", 5, 64).slice_size is None
-    assert backends.plan("lenet", 5, 100).slice_size == 50  # equal slices, none padded
-    assert backends.plan("alexnet", 5, 256).slice_size == 32
+    assert backends.plan("lenet", 5, 16).slice_size is None
+    assert (plan.slices_together, backends.plan("lenet", 5, 100).slice_size) == (2, 13)  # equal slices, an even number
+    assert (backends.plan("alexnet", 5, 256).slice_size, backends.plan("alexnet", 5, 256).slices_together) == (64, 1)
     assert backends.plan("fconv_mnist", 5, 256, has_stats=True).slice_size is None
 
 

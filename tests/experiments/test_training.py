@@ -91,6 +91,7 @@ PLANS = {
     "vmap": Plan("vmap", None, 250, 1, (1, 1)),
     "vmap, slices": Plan("vmap", 10, 7, 1, (1, 1)),
     "loop, slices of a half": Plan("loop", 16, 250, 1, (1, 1)),
+    "loop, two slices at a time": Plan("loop", 8, 250, 1, (1, 1), 2),
     "vmap, an epoch a call": Plan("vmap", None, 250, 64, (1, 1)),
 }
 
@@ -100,7 +101,7 @@ def test_all_ways_agree_for_a_network_with_dropout(lab, whole, plan):
     assert_close(train(small(), plan, (0, 1, 3), lab.split("train", False)), whole("small"))
 
 
-@pytest.mark.parametrize("name", ["vmap", "loop, slices of a half"])
+@pytest.mark.parametrize("name", ["vmap", "loop, slices of a half", "loop, two slices at a time"])
 def test_all_ways_agree_for_lenet_fconv(lab, whole, name):
     assert_close(train(training.build("lenet_fconv"), PLANS[name], (0, 1, 3), lab.split("train", False)),
                  whole("lenet_fconv"))  # fmt: skip
@@ -233,7 +234,7 @@ def test_one_training_for_two_settings_keeps_what_each_alone_keeps(lab):
         lab.assert_trees_equal((alone["params"], alone_losses), (both["params"], losses))
 
 
-@pytest.mark.parametrize("name", ["vmap", "loop, slices of a half"])
+@pytest.mark.parametrize("name", ["vmap", "loop, slices of a half", "loop, two slices at a time"])
 def test_one_seeds_nan_leaves_the_others(lab, name):
     def poison(states):
         return {**states, "params": jax.tree.map(lambda x: x.at[1].set(jnp.nan), states["params"])}
