@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -33,7 +34,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path):
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        _ignore_closed_loops()
+        _drop_silently()
         self.folder = Path(folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
@@ -69,29 +70,36 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self):
-        """Turns whatever a full disk makes Orbax raise into one line."""
+        """Turns whatever a full disk or a lack of file descriptors makes Orbax raise into one line."""
         try:
             yield
         except Exception as error:
             text = " ".join(str(error).split())
             system = re.search(r": ([^:]+) \[os_error_code", text)
+            few = "Too many open files" in text or "RESOURCE_EXHAUSTED" in text
+            remedy = "allow more open files (ulimit -n)" if few else "make room"
             raise OSError(
                 f"{self.folder}: the checkpoint cannot be written ({system[1] if system else text[:120]}); "
-                "make room, then --resume continues from the save before"
+                f"{remedy}, then --resume continues from the save before"
             ) from error
 
 
-def _ignore_closed_loops():
-    """Where one file of a save cannot be written, tensorstore prints a traceback for each of the others: not ours."""
+def _drop_silently():
+    """Where a file cannot be written or read, Python tells of each operation that Orbax then drops: not the user's.
+
+    They are told of when they are collected, after the one line that says what is wrong.
+    """
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
     before = sys.unraisablehook
-    if getattr(before, "ignores_closed_loops", False):
+    if getattr(before, "drops_silently", False):
         return
 
     def hook(unraisable):
-        if not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
+        loop = str(unraisable.exc_value) == "Event loop is closed" or "BaseEventLoop" in repr(unraisable.object)
+        if not loop:
             before(unraisable)
 
-    hook.ignores_closed_loops = True
+    hook.drops_silently = True
     sys.unraisablehook = hook
 
 
@@ -180,6 +188,7 @@ def _alone():
 
 @contextlib.contextmanager
 def _manager(folder):
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     options = ocp.CheckpointManagerOptions(read_only=True, multiprocessing_options=_alone())
     manager = ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=_handlers())
     try:
@@ -191,7 +200,6 @@ def _manager(folder):
 @contextlib.contextmanager
 def _opened(folder):
     """A manager and its newest step."""
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
     if not Path(folder).is_dir():
         raise CheckpointError(f"{folder} is not there: name the folder of a run that has saved a checkpoint")
     with _one_line(folder), _manager(folder) as manager:
@@ -216,6 +224,7 @@ def _one_line(folder):
     except CheckpointError:
         raise
     except Exception as error:
+        _drop_silently()
         text = " ".join(str(error).split())[:120]
         raise CheckpointError(
             f"{folder}: the checkpoint is damaged ({type(error).__name__}: {text}); use another copy or train again"

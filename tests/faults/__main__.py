@@ -48,6 +48,7 @@ def _checks(lab, options):
     every = 8 if options.short else 1
     yield lambda: changed_bytes.change_best(lab, every)
     yield lambda: changed_bytes.change_resume(lab, every)
+    yield lambda: changed_bytes.change_values(lab, 4 if options.short else 1)
     sizes = (1_000, 200_000) if options.short else (0, 100, 1_000, 20_000, 200_000, 1_000_000, 2_500_000, 20_000_000)
     yield lambda: limits.full_disks(lab, sizes)
     numbers = (24,) if options.short else (6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 128)

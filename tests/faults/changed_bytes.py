@@ -1,9 +1,10 @@
 """One byte changed in every file of a checkpoint in turn."""
 
+import json
 import shutil
 from pathlib import Path
 
-from tests.faults.laboratory import Findings, Laboratory, is_one_line, numbers
+from tests.faults.laboratory import Findings, Laboratory, Process, is_one_line, numbers
 
 
 def change_best(lab: Laboratory, every: int = 1) -> Findings:
@@ -16,14 +17,8 @@ def change_best(lab: Laboratory, every: int = 1) -> Findings:
         output = lab.folder("evaluation")
         process = lab.evaluate(folder, output)
         code = process.wait()
-        if code == 0 and _is_metadata(name):
-            same = _accuracy(output) == _accuracy(good)
-            findings.continued += same
-            findings.wrong += [] if same else [f"{name}: other numbers"]
-        elif code == 2 and is_one_line(process, code) and not output.exists():
-            findings.refused += 1
-        else:
-            findings.wrong.append(f"{name}: exit code {code}: {process.complaint()[-2000:]}")
+        right = code == 0 and _confusion(output) == _confusion(good)
+        _note(findings, name, process, code, right=right, absent=not output.exists())
     return findings
 
 
@@ -36,15 +31,36 @@ def change_resume(lab: Laboratory, every: int = 1) -> Findings:
     for folder, name in _changed(lab, begun, "resume", every):
         process = lab.run(folder, "--resume")
         code = process.wait()
-        if code == 0 and _is_metadata(name):
-            same = numbers(folder) == lab.numbers
-            findings.continued += same
-            findings.wrong += [] if same else [f"{name}: other numbers"]
-        elif code == 2 and is_one_line(process, code) and not (folder / "results.json").exists():
-            findings.refused += 1
-        else:
-            findings.wrong.append(f"{name}: exit code {code}: {process.complaint()[-2000:]}")
+        results = folder / "results.json"
+        right = code == 0 and results.exists() and numbers(folder) == lab.numbers
+        _note(findings, name, process, code, right=right, absent=not results.exists())
     return findings
+
+
+def change_values(lab: Laboratory, every: int = 1) -> Findings:
+    """Changes one bit of a value of each array and saves all again beside the old digest.
+
+    The files of a checkpoint also hold bytes that no restore reads (indices that a later one replaces), where a
+    changed byte rightly goes unnoticed; here each change is one of a value, and each must be found.
+    """
+    findings = Findings("one bit changed in a value of each array of best/, then evaluate")
+    for name, folder in _changed_values(lab, every):
+        output = lab.folder("evaluation")
+        process = lab.evaluate(folder, output)
+        code = process.wait()
+        _note(findings, name, process, code, right=False, absent=not output.exists())
+        shutil.rmtree(folder)
+    return findings
+
+
+def _note(findings, name, process, code, *, right, absent):
+    """Right numbers, or one line and no numbers; all else is wrong."""
+    if right:
+        findings.continued += 1
+    elif code == 2 and is_one_line(process, code) and absent:
+        findings.refused += 1
+    else:
+        findings.wrong.append(f"{name}: exit code {code}: {process.complaint()[-2000:]}")
 
 
 def _changed(lab, original, part, every):
@@ -62,12 +78,70 @@ def _changed(lab, original, part, every):
         shutil.rmtree(folder)
 
 
-def _is_metadata(name: str) -> bool:
-    """Whether a file holds no values of arrays: Orbax may do without it."""
-    return "/d/" not in f"/{name}"
+def _changed_values(lab, every):
+    """(name, folder) of copies of the finished run, saved again with one bit of one array changed, the digest not."""
+    listing = Process(lambda: _print_names(lab.reference / "best"))
+    if listing.wait() != 0:
+        raise RuntimeError(listing.complaint())
+    for name in listing.complaint().split()[::every]:
+        folder = lab.folder("changed")
+        shutil.copytree(lab.reference, folder, ignore=shutil.ignore_patterns(".lock", "best"))
+        place = lab.draw.random(), lab.draw.randrange(8)
+        saving = Process(
+            lambda name=name, folder=folder, place=place: _save_changed(lab.reference, folder, name, place)
+        )
+        if saving.wait() != 0:
+            raise RuntimeError(saving.complaint())
+        yield name, folder
 
 
-def _accuracy(output: Path):
-    import json
+def _saved(run):
+    """A manager of best/ as plain Orbax knows it, its step, the arrays by name and the record."""
+    import logging
 
+    import orbax.checkpoint as ocp
+
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    handlers = {"arrays": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
+    manager = ocp.CheckpointManager(run, item_handlers=handlers)
+    step = manager.latest_step()
+    args = ocp.args.Composite(arrays=ocp.args.StandardRestore(), record=ocp.args.JsonRestore())
+    return manager, step, manager.restore(step, args=args)
+
+
+def _print_names(best):
+    import jax
+
+    manager, _, saved = _saved(best)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(saved.arrays)]
+    manager.close()
+    print(*paths, sep="\n")
+    return 0
+
+
+def _save_changed(original, folder, name, place):
+    import jax
+    import numpy as np
+    import orbax.checkpoint as ocp
+
+    manager, step, saved = _saved(original / "best")
+    manager.close()
+
+    def changed(path, leaf):
+        leaf = np.array(leaf)
+        if jax.tree_util.keystr(path) == name:
+            values = leaf.reshape(-1).view(np.uint8)
+            values[int(place[0] * values.size)] ^= 1 << place[1]
+        return leaf
+
+    arrays = jax.tree_util.tree_map_with_path(changed, saved.arrays)
+    handlers = {"arrays": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
+    with ocp.CheckpointManager(folder / "best", item_handlers=handlers) as manager:
+        record = ocp.args.JsonSave(saved.record)
+        manager.save(step, args=ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), record=record))
+        manager.wait_until_finished()
+    return 0
+
+
+def _confusion(output: Path):
     return json.loads((output / "evaluation.json").read_text())["confusion"]
