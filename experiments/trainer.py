@@ -15,6 +15,7 @@ from experiments.data import Split
 from experiments.training import Network
 
 _SEED, _ALL = PartitionSpec("seed"), PartitionSpec()
+_STEPS = (0, 0, None, None, 0, None)  # states, seeds, epoch, first step, orders, data: which have the seeds on axis 0
 
 
 class Trainer:
@@ -126,38 +127,37 @@ class Trainer:
     @functools.cached_property
     def _init(self):
         one = functools.partial(training.init, self.network, self.settings, self.learning_rate)
-        return self._program(one, (0,))
+        return self._mapped(one, (0,))
 
     @functools.cache  # noqa: B019 (a trainer lives as long as the process)
     def _orders(self, num_images):
-        return self._program(functools.partial(training.epoch_order, num_images), (0, None))
+        return self._mapped(functools.partial(training.epoch_order, num_images), (0, None))
 
     @functools.cache  # noqa: B019
     def _steps(self, num_steps, batch_size):
         settings = (self.network, self.plan, self.learning_rate, batch_size, num_steps)
-        return self._update(functools.partial(training.steps, *settings))
+        return self._program(functools.partial(training.steps, *settings), _STEPS, donate=(0,))
 
     @functools.cache  # noqa: B019
     def _last_step(self, size):
         settings = (self.network, self.plan, self.learning_rate, size)
-        return self._update(functools.partial(training.last_step, *settings))
+        return self._program(functools.partial(training.last_step, *settings), _STEPS, donate=(0,))
 
     @functools.cached_property
     def _confusion(self):
-        return self._program(functools.partial(training.confusion, self.network, self.plan), (0, 0, None, None))
+        return self._mapped(functools.partial(training.confusion, self.network, self.plan), (0, 0, None, None))
 
     @functools.cached_property
     def _keep_best(self):
-        return self._program(training.keep_best, (None, 0, 0), donate=(1,))
+        return self._mapped(training.keep_best, (None, 0, 0), donate=(1,))
 
-    def _update(self, one):
-        """A program (states, seeds, epoch, first step, orders, data) -> (states, losses); it works in place."""
-        return self._program(one, (0, 0, None, None, 0, None), donate=(0,), updates=True)
-
-    def _program(self, one, in_axes, donate=(), updates=False):
+    def _mapped(self, one, in_axes, donate=()):
         """One seed's function, mapped over seeds and devices and compiled."""
-        mapped = training.over_seeds(self.plan, one, in_axes, updates=updates)
+        return self._program(training.over_seeds(self.plan, one, in_axes), in_axes, donate)
+
+    def _program(self, function, in_axes, donate=()):
+        """A function of all of a device's seeds, on axis 0 of the arguments with `in_axes` 0, compiled for the mesh."""
         specs = tuple(_SEED if axis == 0 else _ALL for axis in in_axes)
         # Outputs are alike over "data" by construction (sums over devices), which jax cannot check.
-        sharded = jax.shard_map(mapped, mesh=self.mesh, in_specs=specs, out_specs=_SEED, check_vma=False)
+        sharded = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=_SEED, check_vma=False)
         return jax.jit(sharded, donate_argnums=donate)

@@ -1,4 +1,4 @@
-"""Training: one seed's init, step and epoch as pure functions, and the one place that maps them over seeds.
+"""Training: init, gradient, steps and counts as pure functions, and the one place that maps them over seeds.
 
 A seed's state is a dict of arrays:
 
@@ -40,10 +40,30 @@ class Network:
     compute_dtype: jnp.dtype
     has_stats: bool
 
-    def apply(self, params, stats, images, keys=None):
-        """Returns (logits float32, new stats) of uint8 images; training mode if `keys` (one an image) are given."""
+    def expand(self, params):
+        """Returns the parameters with F-Conv coefficients expanded to filters, as `apply` takes them."""
+        model = fconv_jax.expand_filters(nnx.merge(self.graphdef, params, self._no_stats, copy=True))
+        return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+    @functools.cached_property
+    def _expanded(self):
+        """The structure of the network with expanded filters."""
+        model = nnx.eval_shape(lambda: fconv_jax.expand_filters(self.create(rngs=nnx.Rngs(0))))
+        return nnx.split(model, nnx.Param, ...)[0]
+
+    @functools.cached_property
+    def _no_stats(self):
+        model = nnx.eval_shape(lambda: self.create(rngs=nnx.Rngs(0)))
+        return nnx.split(model, nnx.Param, ...)[2]
+
+    def apply(self, filters, stats, images, keys=None):
+        """Returns (logits float32, new stats) of uint8 images; training mode if `keys` (one an image) are given.
+
+        Args:
+          filters: parameters that went through `expand`, which slices of a batch share.
+        """
         training = keys is not None
-        model = nnx.merge(self.graphdef, jax.tree.map(self._cast, params), stats, copy=True)
+        model = nnx.merge(self._expanded, jax.tree.map(self._cast, filters), stats, copy=True)
         model = nnx.view(model, deterministic=not training, use_running_average=not training, raise_if_not_found=False)
         logits = model(self._cast(images.astype(jnp.float32) / 255), rngs=keys)
         return logits.astype(jnp.float32), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
@@ -91,46 +111,67 @@ def epoch_order(num_images: int, seed: jax.Array, epoch: jax.Array) -> jax.Array
     return jax.random.permutation(key, num_images)
 
 
-def step(network: Network, plan: Plan, learning_rate: float, state: dict, seed, epoch, index, batch, data):
-    """One Adam step of one seed: Adam on the gradient of the mean loss over the batch's own images.
+def step(network: Network, plan: Plan, learning_rate: float, states: dict, seeds, epoch, index, batches, data):
+    """One Adam step of all seeds: Adam on the gradient of the mean loss over each batch's own images.
 
     Args:
-      seed, epoch, index: which step this is (from 0), for dropout.
-      batch: int32 `[size]`, which images.
+      states, seeds, batches: seeds on axis 0; a batch is int32 `[size]`, which images.
+      epoch, index: which step this is (from 0), for dropout.
       data: (images uint8 `[n, 28, 28, 1]`, labels int32 `[n]`).
 
     Returns:
-      the new state, and the batch's mean loss.
+      the new states, and the batches' mean losses `[seeds]`.
     """
+    gradient = functools.partial(seed_gradient, network, plan)
+    moving = {"params": states["params"], "stats": states["stats"]}
+    losses, gradients, stats = over_seeds(plan, gradient, (0, 0, None, None, 0, None))(
+        moving, seeds, epoch, index, batches, data
+    )
+    params, optimizer = adam(learning_rate, states["params"], states["optimizer"], gradients)
+    return {**states, "params": params, "stats": stats, "optimizer": optimizer}, losses
+
+
+def seed_gradient(network: Network, plan: Plan, state: dict, seed, epoch, index, batch, data):
+    """Returns the mean loss, its gradient and the new stats of one seed's batch."""
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _DROPOUT), epoch)
-    loss, gradient, stats = batch_gradient(network, plan, state, jax.random.fold_in(key, index), batch, data)
-    updates, optimizer = optax.adam(learning_rate).update(gradient, state["optimizer"], state["params"])
-    params = optax.apply_updates(state["params"], updates)
-    return {**state, "params": params, "stats": stats, "optimizer": optimizer}, loss
+    return batch_gradient(network, plan, state, jax.random.fold_in(key, index), batch, data)
 
 
-def steps(network, plan, learning_rate, batch_size, num_steps, state, seed, epoch, first, order, data):
-    """`num_steps` steps of one seed, from step `first` of the epoch; a whole epoch's full batches, or some of them.
+def adam(learning_rate: float, params, optimizer, gradients):
+    """One step of Adam for all seeds, entry by entry; they have all made the same number of steps.
+
+    With the step count as one number, the powers in Adam's corrections are not computed for every entry.
+    """
+    counts, rest = optimizer[0].count, optimizer[1:]
+    optimizer = (optimizer[0]._replace(count=counts[0]), *rest)
+    updates, (moments, *rest) = optax.adam(learning_rate).update(gradients, optimizer, params)
+    moments = moments._replace(count=jnp.broadcast_to(moments.count, counts.shape))
+    return optax.apply_updates(params, updates), (moments, *rest)
+
+
+def steps(network, plan, learning_rate, batch_size, num_steps, states, seeds, epoch, first, orders, data):
+    """`num_steps` steps of all seeds, from step `first` of the epoch; a whole epoch's full batches, or some of them.
 
     Returns:
-      the new state, and the mean losses `[num_steps]`.
+      the new states, and the mean losses `[seeds, num_steps]`.
     """
 
-    def one(state, index):
-        batch = jax.lax.dynamic_slice(order, (index * batch_size,), (batch_size,))
-        return step(network, plan, learning_rate, state, seed, epoch, index, batch, data)
+    def one(states, index):
+        batches = jax.lax.dynamic_slice_in_dim(orders, index * batch_size, batch_size, axis=1)
+        return step(network, plan, learning_rate, states, seeds, epoch, index, batches, data)
 
     if num_steps == 1:  # no loop around it: a CPU runs convolutions inside one far slower
-        state, loss = one(state, first)
-        return state, loss[None]
-    return jax.lax.scan(one, state, first + jnp.arange(num_steps))
+        states, losses = one(states, first)
+        return states, losses[:, None]
+    states, losses = jax.lax.scan(one, states, first + jnp.arange(num_steps))
+    return states, losses.T
 
 
-def last_step(network, plan, learning_rate, size, state, seed, epoch, index, order, data):
+def last_step(network, plan, learning_rate, size, states, seeds, epoch, index, orders, data):
     """The epoch's last, smaller batch of `size` images: a step like any other."""
-    batch = order[order.shape[0] - size :]
-    state, loss = step(network, plan, learning_rate, state, seed, epoch, index, batch, data)
-    return state, loss[None]
+    batches = orders[:, orders.shape[1] - size :]
+    states, losses = step(network, plan, learning_rate, states, seeds, epoch, index, batches, data)
+    return states, losses[:, None]
 
 
 def confusion(network: Network, plan: Plan, params, stats, first, data):
@@ -140,7 +181,8 @@ def confusion(network: Network, plan: Plan, params, stats, first, data):
     positions = first + _data_shard(plan) * share + jnp.arange(share)
     counted = (positions < first + plan.eval_size) & (positions < labels.shape[0])
     chosen = jnp.minimum(positions, labels.shape[0] - 1)
-    logits = _in_slices(plan, share, lambda rows: network.apply(params, stats, images[chosen[rows]])[0])
+    filters = network.expand(params)
+    logits = _in_slices(plan, share, lambda rows: network.apply(filters, stats, images[chosen[rows]])[0])
     predicted = jnp.argmax(logits, axis=-1)
     table = jnp.zeros((network.num_classes,) * 2, jnp.int32)
     table = table.at[labels[chosen], predicted].add(counted.astype(jnp.int32))
@@ -161,34 +203,22 @@ def keep_best(epoch: jax.Array, state: dict, correct: dict) -> dict:
     return {**state, "best": best}
 
 
-def over_seeds(plan: Plan, function: Callable, in_axes: tuple[int | None, ...], *, updates: bool = False) -> Callable:
+def over_seeds(plan: Plan, function: Callable, in_axes: tuple[int | None, ...]) -> Callable:
     """Maps one seed's `function` over seeds on axis 0 of the arguments with `in_axes` 0: the one place that does.
 
     All maps give the same numbers to float32 rounding.
-
-    Args:
-      updates: the function returns (its first argument's new value, more): a loop then works in place.
     """
     if plan.seed_map == "vmap":
         return jax.vmap(function, in_axes=in_axes)
 
-    def one(args, index):
-        rows = (
-            jax.tree.map(lambda x: x[index], arg) if axis == 0 else arg for arg, axis in zip(args, in_axes, strict=True)
-        )
-        return function(*rows)
-
     def mapped(*args):
-        count = jax.tree.leaves(args[in_axes.index(0)])[0].shape[0]
-        if not updates:
-            return jax.lax.map(lambda index: one(args, index), jnp.arange(count))
+        seeded = [arg for arg, axis in zip(args, in_axes, strict=True) if axis == 0]
 
-        def update(states, index):
-            new, more = one((states, *args[1:]), index)
-            # A map would copy every state into its loop and out of it.
-            return jax.tree.map(lambda x, row: x.at[index].set(row), states, new), more
+        def one(row):
+            row = iter(row)
+            return function(*(next(row) if axis == 0 else arg for arg, axis in zip(args, in_axes, strict=True)))
 
-        return jax.lax.scan(update, args[0], jnp.arange(count))
+        return jax.lax.map(one, seeded)
 
     return mapped
 
@@ -203,8 +233,10 @@ def batch_gradient(network, plan, state, key, batch, data):
     weights = (positions < size).astype(jnp.float32) / size  # a share's last slice may reach past the end
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
 
-    def loss(params, rows):
-        logits, stats = network.apply(params, state["stats"], images[chosen[rows]], keys[rows])
+    filters, pull_back = jax.vjp(network.expand, state["params"])
+
+    def loss(filters, rows):
+        logits, stats = network.apply(filters, state["stats"], images[chosen[rows]], keys[rows])
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[chosen[rows]])
         return jnp.sum(jnp.where(weights[rows] > 0, losses * weights[rows], 0.0)), stats
 
@@ -212,20 +244,20 @@ def batch_gradient(network, plan, state, key, batch, data):
 
     def add(total, slices):
         # Slices of one round do not wait for each other.
-        parts = [value_and_gradient(state["params"], rows) for rows in slices]
+        parts = [value_and_gradient(filters, rows) for rows in slices]
         for (value, _), gradient in parts:
             total = jax.tree.map(jnp.add, total, (value, gradient))
         return total, parts[-1][0][1]
 
     rows = jnp.arange(share)
-    zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, state["params"]))
+    zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, filters))
     if plan.slice_size is None or network.has_stats:
         total, stats = add(zero, [rows])
     else:
         together = math.gcd(plan.slices_together, share // plan.slice_size)
         total, stats = jax.lax.scan(add, zero, rows.reshape(-1, together, plan.slice_size))
         stats = state["stats"]
-    value, gradient = _sum_over_devices(plan, total)
+    value, gradient = _sum_over_devices(plan, (total[0], *pull_back(total[1])))
     return value, gradient, stats
 
 

@@ -4,6 +4,7 @@ from fconv_jax import models
 from fconv_jax.basis import FourierBasis, bicubic_basis, fourier_basis
 from fconv_jax.blocks import ResidualBlock
 from fconv_jax.convolve import conv_general_dilated, convolve, convolve_fields
+from fconv_jax.expanded import ExpandedFConv, expand_filters
 from fconv_jax.filters import group_filter, lifting_filter, pointwise_filter, projecting_filter, rotation_shift
 from fconv_jax.layers import GroupFConv, LiftingFConv, LiftingPointwiseFConv, PointwiseFConv, ProjectingFConv
 from fconv_jax.pooling import (
@@ -22,6 +23,7 @@ from fconv_jax.reference_weights import load_reference_weights
 from fconv_jax.symmetry import assert_equivariant, equivariance_error, rotate_features, rotate_image
 
 __all__ = [
+    "ExpandedFConv",
     "FieldDropout",
     "FourierBasis",
     "GroupFConv",
@@ -40,6 +42,7 @@ __all__ = [
     "corner_max_pool",
     "disk_mask",
     "equivariance_error",
+    "expand_filters",
     "fourier_basis",
     "group_filter",
     "lifting_filter",

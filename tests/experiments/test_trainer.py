@@ -75,7 +75,8 @@ def test_counts_of_a_whole_split_by_hand(lab):
     """Whatever the size of the parts and slices: no image twice, none missed."""
     split, network = lab.split("test", True), training.build("lenet_classic")
     params = jax.device_get(trainer_of("lenet_classic", LOOP, (0, 2), 8).init()["params"])
-    logits = jax.vmap(functools.partial(network.apply, stats={}, images=jnp.asarray(split.images)))(params)[0]
+    apply = functools.partial(network.apply, stats={}, images=jnp.asarray(split.images))
+    logits = jax.vmap(lambda params: apply(network.expand(params))[0])(params)
     expected = np.zeros((2, 10, 10), int)
     for seed in range(2):
         np.add.at(expected[seed], (split.labels, np.argmax(logits[seed], axis=1)), 1)

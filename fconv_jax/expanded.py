@@ -1,0 +1,63 @@
+"""A network with its filters expanded once: plain convolutions in place of F-Conv layers."""
+
+import jax
+from flax import nnx
+
+from fconv_jax.convolve import Padding, convolve_fields
+from fconv_jax.layers import _FConv
+
+
+class ExpandedFConv(nnx.Module):
+    """An F-Conv layer as the convolution that it is, with the expanded filter as its parameter.
+
+        y = convolve_fields(x, kernel, bias),   kernel = layer.filter().
+
+    Law: the layer's, as long as the kernel is the filter of some coefficients; training the kernel itself leaves them.
+
+    Parameters: `kernel` (shapes: `fconv_jax.filters`), `bias` `[out]`.
+    """
+
+    def __init__(self, layer: _FConv):
+        self.strides, self.padding, self.dtype = layer.strides, layer.padding, layer.dtype
+        self.kernel = nnx.Param(layer.filter())
+        self.bias = None if layer.bias is None else nnx.Param(layer.bias[...])
+
+    strides: int
+    padding: Padding
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        bias = None if self.bias is None else self.bias[...]
+        x, kernel, bias = nnx.nn.dtypes.promote_dtype((x, self.kernel[...], bias), dtype=self.dtype)
+        return convolve_fields(x, kernel, bias, strides=self.strides, padding=self.padding)
+
+
+def expand_filters(model: nnx.Module) -> nnx.Module:
+    """Returns a copy of `model` in which each lifting, group and projecting F-Conv layer is an `ExpandedFConv`.
+
+    The copy computes the same and no longer expands filters at each call: for a network that is
+    trained no more (with its own number of images a call, `jax.jit` of the original does it once a call), or to expand
+    once for several slices of a batch.  Works under jax transformations, so gradients pass through.
+
+    Args:
+      model: any module; if it is a layer itself, the result is the expanded layer.
+
+    >>> import jax, fconv_jax
+    >>> from flax import nnx
+    >>> model = fconv_jax.models.create("lenet_fconv", rngs=nnx.Rngs(0))
+    >>> expanded = fconv_jax.expand_filters(model)
+    >>> expanded.conv.kernel.shape
+    (5, 5, 1, 8, 2)
+    """
+    if isinstance(model, _FConv):
+        return ExpandedFConv(model)
+    model = nnx.clone(model)
+    for _, module in list(nnx.iter_modules(model)):
+        if isinstance(module, nnx.List):
+            for i, child in enumerate(module):
+                if isinstance(child, _FConv):
+                    module[i] = ExpandedFConv(child)
+            continue
+        for name, child in list(vars(module).items()):
+            if isinstance(child, _FConv):
+                setattr(module, name, ExpandedFConv(child))
+    return model

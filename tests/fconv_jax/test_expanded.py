@@ -1,0 +1,72 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import fconv_jax as fc
+
+
+class Listed(nnx.Module):
+    """Layers in a list, and one inside of a block."""
+
+    def __init__(self, rngs):
+        self.layers = nnx.List([fc.LiftingFConv(1, 2, 3, 4, padding="SAME", rngs=rngs)])
+        self.block = fc.ResidualBlock(2, 3, 4, batch_norm=True, rngs=rngs)
+        self.last = fc.ProjectingFConv(2, 3, 3, 4, strides=2, padding=1, use_bias=False, rngs=rngs)
+
+    def __call__(self, x):
+        return self.last(self.block(self.layers[0](x)))
+
+
+def image(size=9):
+    return jax.random.normal(jax.random.key(1), (2, size, size, 1))
+
+
+def f_convs(model):
+    kinds = (fc.LiftingFConv, fc.GroupFConv, fc.ProjectingFConv)
+    return [module for _, module in nnx.iter_modules(model) if isinstance(module, kinds)]
+
+
+def test_the_copy_computes_the_same_and_the_original_stays():
+    model = Listed(nnx.Rngs(0))
+    model.eval()
+    before = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model)))
+    expanded = fc.expand_filters(model)
+    np.testing.assert_array_equal(expanded(image()), model(image()))
+    assert len(f_convs(model)) == 4 and not f_convs(expanded)
+    after = nnx.to_pure_dict(nnx.state(model))
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, before, after)))
+    assert [type(m).__name__ for _, m in nnx.iter_modules(expanded)].count("ExpandedFConv") == 4
+
+
+def test_a_layer_alone():
+    layer = fc.GroupFConv(2, 3, 5, 8, rngs=nnx.Rngs(0))
+    field = jax.random.normal(jax.random.key(0), (1, 7, 7, 8, 2))
+    expanded = fc.expand_filters(layer)
+    np.testing.assert_array_equal(expanded(field), layer(field))
+    np.testing.assert_array_equal(expanded.kernel[...], layer.filter())
+
+
+def test_the_law_holds_until_the_kernel_is_changed():
+    layer = fc.expand_filters(fc.GroupFConv(2, 3, 3, 4, rngs=nnx.Rngs(0)))
+    field = jax.random.normal(jax.random.key(0), (1, 8, 8, 4, 2))
+    fc.assert_equivariant(layer, field)
+    layer.kernel[...] = layer.kernel[...] + jax.random.normal(jax.random.key(1), layer.kernel.shape)
+    with pytest.raises(AssertionError):
+        fc.assert_equivariant(layer, field)
+
+
+def test_gradients_pass_through():
+    model = Listed(nnx.Rngs(0))
+    model.eval()
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def loss(params, change):
+        model = change(nnx.merge(graphdef, params, rest, copy=True))
+        return jnp.sum(model(image()) ** 2)
+
+    ours = jax.jit(jax.grad(lambda p: loss(p, fc.expand_filters)))(params)
+    plain = jax.jit(jax.grad(lambda p: loss(p, lambda m: m)))(params)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * float(jnp.abs(b).max()))
