@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments import backends
+from experiments.results import cpu_name
 
 MODELS = ("lenet", "lenet_fconv", "alexnet", "alexnet_fconv")
 BATCHES = {"lenet": (256, 4096), "lenet_fconv": (256, 4096), "alexnet": (256,), "alexnet_fconv": (256,)}
@@ -87,7 +88,7 @@ def measure(reference: Path, model: str, batch_size: int, rounds: int) -> dict:
         medians = {name: statistics.median(values) for name, values in speeds.items()}
         row[kind] = {**medians, "ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
     row["versions"] = {"python": platform.python_version(), "jax": jax.__version__, "torch": torch.__version__}
-    row["device"] = f"{platform.machine()} CPU, {os.cpu_count()} cores"
+    row["device"] = f"{cpu_name()} CPU, {os.cpu_count()} cores"
     return row
 
 

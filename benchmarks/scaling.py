@@ -9,7 +9,6 @@ times; the medians count, and the range of the rounds is kept.  Writes JSON and 
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import time
 from pathlib import Path
 
 from experiments import backends
+from experiments.results import cpu_name
 
 QUESTIONS = {
     "model": [{"model": name, "seeds": 1} for name in ("alexnet", "alexnet_fconv")],
@@ -40,7 +40,7 @@ def main() -> None:
         print(json.dumps(measure(json.loads(options.worker))))
         return
     contents = {"command": f"python -m benchmarks.scaling --rounds {options.rounds}"}
-    contents |= {"device": f"{platform.machine()} CPU, {os.cpu_count()} cores", "rows": []}
+    contents |= {"device": f"{cpu_name()} CPU, {os.cpu_count()} cores", "rows": []}
     for question, rows in QUESTIONS.items():
         speeds = [[] for _ in rows]
         for _ in range(options.rounds):

@@ -10,7 +10,6 @@ images, five seeds) on files in MNIST's format that are placed by hand.  Writes 
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from experiments.results import cpu_name
 from experiments.rotated_mnist.location import placed_directory
 
 # Runs a command line of experiments.run; prints when the first step was done (time.time()), and megabytes.
@@ -71,7 +71,7 @@ def main() -> None:
             rows.append(row | {name: results[name] for name in names})
             print(rows[-1], flush=True)
     contents = {"command": "python -m benchmarks.start --files DIR", "rows": rows}
-    contents["device"] = f"{platform.machine()} CPU, {os.cpu_count()} cores"
+    contents["device"] = f"{cpu_name()} CPU, {os.cpu_count()} cores"
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(contents, indent=1) + "\n")
 

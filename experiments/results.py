@@ -69,7 +69,7 @@ def device_name() -> str:
     import jax
 
     devices = jax.devices()
-    kind = devices[0].device_kind if devices[0].platform != "cpu" else f"{_cpu_model()} CPU, {os.cpu_count()} cores"
+    kind = devices[0].device_kind if devices[0].platform != "cpu" else f"{cpu_name()} CPU, {os.cpu_count()} cores"
     return kind if len(devices) == 1 else f"{kind} ({len(devices)} devices)"
 
 
@@ -150,7 +150,8 @@ def _strict(value):
     return value
 
 
-def _cpu_model():
+def cpu_name() -> str:
+    """The processor, in words."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

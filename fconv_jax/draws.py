@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_LENGTHS = (2**12, 2**20)
+_SHORT, _LONG = 2**12, 2**20
 
 
 def draw(sampler, key: jax.Array, shape: tuple[int, ...], dtype, *args, scale=1.0) -> jax.Array:
@@ -15,15 +15,25 @@ def draw(sampler, key: jax.Array, shape: tuple[int, ...], dtype, *args, scale=1.
     Every length is a program of its own, and compiling them took most of the time of making a
     network.  Outside of a trace a longer row, of one of two lengths, is therefore drawn and cut: with
     jax's counter-based generator (`jax_threefry_partitionable`) number i does not depend on the length.
+    More than 2^20 numbers are rows of that length, each from a key of its own, traced or not.
 
     Args:
       sampler: `jax.random.uniform` or `jax.random.normal`.
       scale: a number, or an array over the last axis.
     """
-    count = math.prod(shape)
-    lengths = [length for length in _LENGTHS if length >= count]
-    if isinstance(key, jax.core.Tracer) or not lengths:
-        values = sampler(key, (count,), dtype, *args).reshape(shape)
+    count, traced = math.prod(shape), isinstance(key, jax.core.Tracer)
+    if count > _LONG:
+        keys = jax.random.split(key, -(-count // _LONG))
+        if traced:
+            rows = jax.vmap(lambda key: sampler(key, (_LONG,), dtype, *args))(keys)
+        else:
+            rows = [sampler(key, (_LONG,), dtype, *args) for key in keys]
+    elif traced:
+        rows = sampler(key, (count,), dtype, *args)
+    else:
+        rows = [sampler(key, (_SHORT if count <= _SHORT else _LONG,), dtype, *args)]
+    if traced:
+        values = rows.reshape(-1)[:count].reshape(shape)
         return values if isinstance(scale, float) and scale == 1.0 else values * jnp.asarray(scale, dtype)
-    row = np.asarray(sampler(key, (lengths[0],), dtype, *args))
-    return jnp.asarray(row[:count].reshape(shape) * np.asarray(scale, dtype))
+    values = np.concatenate([np.asarray(row) for row in rows])[:count].reshape(shape)
+    return jnp.asarray(values if isinstance(scale, float) and scale == 1.0 else values * np.asarray(scale, dtype))

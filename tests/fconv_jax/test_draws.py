@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fconv_jax.draws import _LENGTHS, draw
+from fconv_jax.draws import _LONG, _SHORT, draw
 
 
-@pytest.mark.parametrize("shape", [(3, 5), (_LENGTHS[0],), (_LENGTHS[0] + 1,), (3, _LENGTHS[1] // 2)])
+@pytest.mark.parametrize("shape", [(3, 5), (_SHORT,), (_SHORT + 1,), (3, _LONG // 3)])
 @pytest.mark.parametrize("sampler", [jax.random.uniform, jax.random.normal])
 def test_cut_rows_are_the_numbers_of_the_plain_sampler(sampler, shape):
     key = jax.random.key(3)
@@ -25,6 +25,16 @@ def test_a_trace_draws_the_same_numbers():
 
     chex.assert_trees_all_close(jax.jit(one)(key), one(key), rtol=1e-6)
     assert np.ptp(one(jax.random.key(5)) - one(key)) > 0.1
+
+
+def test_more_than_a_long_row_is_several_of_keys_of_their_own():
+    key = jax.random.key(6)
+    values = draw(jax.random.uniform, key, (2, _LONG - 5), jnp.float32)
+    rows = [jax.random.uniform(each, (_LONG,)) for each in jax.random.split(key, 2)]
+    np.testing.assert_array_equal(values.reshape(-1), np.concatenate(rows)[: 2 * _LONG - 10])
+    chex.assert_trees_all_equal(
+        jax.jit(lambda k: draw(jax.random.uniform, k, (2, _LONG - 5), jnp.float32))(key), values
+    )
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
