@@ -20,7 +20,7 @@ from fconv_jax.pooling import (
 )
 from fconv_jax.reference_checkpoint import read_reference_checkpoint
 from fconv_jax.reference_weights import load_reference_weights
-from fconv_jax.symmetry import assert_equivariant, equivariance_error, rotate_features, rotate_image
+from fconv_jax.symmetry import assert_equivariant, audit, equivariance_error, rotate_features, rotate_image
 
 __all__ = [
     "ExpandedFConv",
@@ -33,6 +33,7 @@ __all__ = [
     "ProjectingFConv",
     "ResidualBlock",
     "assert_equivariant",
+    "audit",
     "bicubic_basis",
     "blur_pool",
     "conv_general_dilated",

@@ -24,8 +24,10 @@ import numpy as np
 from flax import nnx
 
 from fconv_jax.convolve import flat_channels
+from fconv_jax.observing import observed
 
 
+@observed
 def corner_max_pool(x: jax.Array, window: int = 2, *, padding: int = 0) -> jax.Array:
     """Maximum over windows laid out from the top-left corner, as PyTorch's `MaxPool2d(window, padding=...)`.
 
@@ -59,6 +61,7 @@ def corner_max_pool(x: jax.Array, window: int = 2, *, padding: int = 0) -> jax.A
     return y.reshape(x.shape[0], rows, columns, *x.shape[3:])
 
 
+@observed
 @functools.partial(jax.jit, static_argnames=("window", "strides", "padding", "widen"))
 def spatial_max_pool(
     x: jax.Array, window: int = 2, *, strides: int | None = None, padding: int = 0, widen: bool = True
@@ -92,6 +95,7 @@ def spatial_max_pool(
     return _pool(x, window, strides, padding, widen, combine, outside=-jnp.inf)
 
 
+@observed
 @functools.partial(jax.jit, static_argnames=("window", "strides", "padding", "widen"))
 def spatial_mean_pool(
     x: jax.Array, window: int = 2, *, strides: int | None = None, padding: int = 0, widen: bool = True
@@ -107,6 +111,7 @@ def spatial_mean_pool(
     return _pool(x, window, strides, padding, widen, lambda slices: sum(slices) / len(slices))
 
 
+@observed
 @functools.partial(jax.jit, static_argnames=("window", "strides", "padding", "widen"))
 def blur_pool(
     x: jax.Array, window: int = 5, *, strides: int | None = 2, padding: int | None = None, widen: bool = True
@@ -127,6 +132,7 @@ def blur_pool(
     return _pool(x, window, strides, _blur_padding(window, padding), widen, _blur)
 
 
+@observed
 @functools.partial(jax.jit, static_argnames=("window", "strides", "padding"))
 def corner_blur_pool(x: jax.Array, window: int, *, strides: int | None = None, padding: int | None = None) -> jax.Array:
     """`blur_pool` laid out from the top-left corner, as the reference's: a remainder is dropped, the window stays k.
@@ -136,6 +142,7 @@ def corner_blur_pool(x: jax.Array, window: int, *, strides: int | None = None, p
     return _pool(x, window, strides, _blur_padding(window, padding), None, _blur)
 
 
+@observed
 def max_over_rotations(x: jax.Array) -> jax.Array:
     """Maximum over a field's rotations: y[b, i, j, c] = max_o x[b, i, j, o, c].
 
@@ -154,6 +161,7 @@ def max_over_rotations(x: jax.Array) -> jax.Array:
     return jnp.max(_checked_field(x), axis=-2)
 
 
+@observed
 def mean_over_rotations(x: jax.Array) -> jax.Array:
     """Mean over a field's rotations: y[b, i, j, c] = sum_o x[b, i, j, o, c] / t.  Otherwise as `max_over_rotations`."""
     return jnp.mean(_checked_field(x), axis=-2)

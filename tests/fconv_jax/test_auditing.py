@@ -1,0 +1,115 @@
+"""The audit names the stages that break quarter turns, and only those."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import fconv_jax as fc
+
+SHAPE = (28, 28, 1)
+
+
+def audited(name, **options):
+    return fc.audit(fc.models.create(name, rngs=nnx.Rngs(0), **options), SHAPE)
+
+
+def named(report):
+    return [stage.name for stage in report.breaking]
+
+
+class Net(nnx.Module):
+    """Without stages: layers, a block, a pool, and a sum between them."""
+
+    def __init__(self, pool, strides=1, num_rotations=4):
+        rngs = nnx.Rngs(0)
+        self.conv1 = fc.LiftingFConv(1, 2, 3, num_rotations, padding="SAME", rngs=rngs)
+        self.conv2 = fc.GroupFConv(2, 3, 3, num_rotations, padding="SAME", strides=strides, rngs=rngs)
+        self.block = fc.ResidualBlock(3, 3, num_rotations, batch_norm=True, rngs=rngs)
+        self.dense = nnx.Linear(3, 10, rngs=rngs)
+        self.pool = pool
+
+    def __call__(self, x):
+        x = self.block(self.pool(nnx.relu(self.conv2(self.conv1(x)))))
+        return self.dense(fc.max_over_rotations(x).mean(axis=(1, 2)))
+
+
+def test_alexnet_fconv_breaks_at_the_last_pool_and_then_at_the_flatten():
+    report = audited("alexnet_fconv")
+    assert named(report) == ["pool3", "flatten"]
+    assert "7 -> 3" in report.first_break.reason and "3x3 positions" in report.breaking[1].reason
+    errors = {stage.name: stage.error for stage in report.stages}
+    assert errors["relu5"] < fc.symmetry.TOLERANCE < errors["pool3"]
+    # The report's third cause: at the start a few hundred-thousandths of the logits depend on the picture.
+    assert 1e-6 < report.stages[-1].signal < 1e-3
+    assert audited("alexnet_fconv", init="he").stages[-1].signal > 0.01
+
+
+@pytest.mark.parametrize("init", ["report", "he"])
+def test_lenet_fconv_breaks_at_the_flatten(init):
+    """With the report's weights this seed's features are dead on every picture: errors alone would show nothing."""
+    report = audited("lenet_fconv", init=init)
+    assert named(report) == ["flatten"] and report.first_break.name == "flatten"
+
+
+def test_plain_networks_break_at_their_first_convolution():
+    assert audited("lenet").first_break.name == "conv" and "plain" in audited("lenet").first_break.reason
+
+
+def test_a_network_without_stages_is_audited_call_by_call():
+    model = Net(lambda x: fc.spatial_mean_pool(x, 3))
+    report = fc.audit(model, SHAPE)
+    names = [stage.name for stage in report.stages]
+    assert names == ["conv1", "conv2", "spatial_mean_pool", "block.conv1", "block.norm1", "block.conv2", "block.norm2",
+                     "max_over_rotations", "dense"]  # fmt: skip
+    assert report.first_break is None and str(report).endswith("quarter turns are exact")
+    assert report.stages[-1].error < 1e-5
+    assert model(jnp.ones((1, *SHAPE))).shape == (1, 10)  # as before: nothing stays patched
+    assert nnx.BatchNorm.__call__.__module__.startswith("flax")
+
+
+@pytest.mark.parametrize(
+    ("pool", "options", "name", "words"),
+    [
+        (lambda x: fc.corner_max_pool(x, 3), {}, "corner_max_pool", "28 -> 9"),
+        (
+            lambda x: fc.corner_blur_pool(x, 5, strides=2, padding=0),
+            {"num_rotations": 8},
+            "corner_blur_pool",
+            "28 -> 12",
+        ),
+        (lambda x: x, {"strides": 2}, "conv2", "stride of 2"),
+        (lambda x: x, {"num_rotations": 6}, "conv1", "none of its 6 rotations"),
+    ],
+)
+def test_each_break_has_its_reason(pool, options, name, words):
+    first = fc.audit(Net(pool, **options), SHAPE).first_break
+    assert first.name == name and words in first.reason
+
+
+def test_errors_are_those_of_equivariance_error():
+    model = fc.models.create("lenet_fconv", init="he", rngs=nnx.Rngs(0))
+    images = jax.random.uniform(jax.random.key(1), (3, *SHAPE))
+    report = fc.audit(model, SHAPE, images=images, angles=(45.0, 30.0), margin=5.0)
+    conv, logits = report.stages[0], report.stages[-1]
+    expected = float(fc.equivariance_error(model.conv, images, 45, margin=5.0))
+    np.testing.assert_allclose(conv.free_errors[45.0], expected, rtol=1e-5)
+    assert math.isnan(conv.free_errors[30.0])
+    np.testing.assert_allclose(logits.error, float(fc.equivariance_error(model, images, 90)), rtol=1e-4)
+    y = model(images)
+    np.testing.assert_allclose(logits.signal, jnp.linalg.norm(y - y.mean(0)) / jnp.linalg.norm(y), rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(28, 27, 1), (28, 28)])
+def test_only_square_images(shape):
+    with pytest.raises(ValueError, match="input_shape"):
+        fc.audit(fc.models.create("lenet", rngs=nnx.Rngs(0)), shape)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28, 1), (2, 27, 27, 1)])
+def test_pictures_must_fit(shape):
+    with pytest.raises(ValueError, match="at least 2"):
+        fc.audit(fc.models.create("lenet", rngs=nnx.Rngs(0)), SHAPE, images=jnp.zeros(shape))
