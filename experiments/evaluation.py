@@ -5,7 +5,10 @@ import csv
 import os
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
@@ -63,6 +66,13 @@ class Evaluator:
         )
         self.trainer = Trainer(self.network, plan, config.seeds, (), batch_size=1, learning_rate=1.0)
         return self.trainer.abstract_rows()
+
+    def model(self, row: int):
+        """The network of one seed (`row` of `config.seeds`) as a module, in evaluation mode."""
+        rows = self.trainer.rows(self.arrays)
+        params, stats = (jax.tree.map(lambda x: jnp.asarray(x[row]), rows[name]) for name in ("params", "stats"))
+        model = nnx.merge(self.network.graphdef, params, stats, copy=True)
+        return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
 
     def confusion(self, split: Split) -> np.ndarray:
         """Counts `[seed, class, predicted]` over a split."""

@@ -21,7 +21,19 @@ except ImportError:  # Windows: no lock
 CONFIG, RESULTS, CURVES, PICTURE, RESUME, BEST = (
     "config.json", "results.json", "curves.csv", "curves.png", "resume", "best",
 )  # fmt: skip
-_OWN = {CONFIG, RESULTS, CURVES, PICTURE, RESUME, BEST, "evaluation.json", "angles.csv", "angles.png"}
+_OWN = {
+    CONFIG,
+    RESULTS,
+    CURVES,
+    PICTURE,
+    RESUME,
+    BEST,
+    "evaluation.json",
+    "angles.csv",
+    "angles.png",
+    "audit.json",
+    "audit.png",
+}
 _LOCK = ".lock"
 
 

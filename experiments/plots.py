@@ -53,6 +53,27 @@ def plot_angle_files(path: Path, files: dict[str, Path]) -> None:
     save(figure, path)
 
 
+def plot_audit(path: Path, title: str, report) -> None:
+    """Writes an `Audit`: errors of the network up to each stage; stages that break quarter turns are marked red."""
+    stages = report.stages
+    figure, axis = pyplot().subplots(figsize=(max(6, 0.45 * len(stages) + 2), 4), layout="constrained")
+    at, floor = np.arange(len(stages)), 1e-8  # exact zeros stand at the bottom
+    lines = {"quarter turn": [stage.error for stage in stages]}
+    for angle in stages[0].free_errors:
+        lines[f"{angle:g} degrees, in a disk"] = [stage.free_errors[angle] for stage in stages]
+    lines["part that depends on the picture"] = [stage.signal for stage in stages]
+    for (label, values), style in zip(lines.items(), ("o-", "s--", "^--", ":"), strict=False):
+        axis.plot(at, np.maximum(values, floor), style, label=label, markersize=4)
+    for i, stage in enumerate(stages):
+        if stage.reason:
+            axis.axvline(i, color="tab:red", alpha=0.3, linewidth=6)
+    axis.set(yscale="log", ylabel="relative", title=title, ylim=(floor / 2, 4))
+    axis.set_xticks(at, [stage.name for stage in stages], rotation=60, ha="right", fontsize=8)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7)
+    save(figure, path)
+
+
 def save(figure, path: Path) -> None:
     """Writes a figure as PNG in one piece and closes it."""
     temporary = path.with_name(f".{path.name}.part")

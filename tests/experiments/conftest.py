@@ -128,6 +128,7 @@ def lab(compiled_once):
         measured=MEASURED,
         cell=cell,
         numbers=numbers,
+        call=call,
         run=lambda *argv: call(run.main, *argv),
         evaluate=lambda *argv: call(evaluate.main, *argv),
     )

@@ -1,0 +1,42 @@
+import json
+import shutil
+
+import pytest
+
+from experiments import audit, data
+
+
+@pytest.fixture
+def digits(lab, monkeypatch):
+    """The synthetic data in place of the embedded digits."""
+    monkeypatch.setattr(data, "load", lab.load)
+    return lab
+
+
+def test_a_network_by_name(digits, tmp_path, capfd):
+    out = tmp_path / "out"
+    assert digits.call(audit.main, "--model", "lenet_fconv", "--init", "he", "--output", out) == 0
+    said = capfd.readouterr().out
+    assert "flatten breaks quarter turns" in said and f"saved in {out}/" in said
+    contents = json.loads((out / "audit.json").read_text())
+    assert contents["breaking"] == ["flatten"]
+    assert [stage["name"] for stage in contents["stages"]][:3] == ["conv", "relu1", "pool"]
+    assert contents["stages"][0]["free_errors"]["30.0"] is None  # eight rotations have none by 30 degrees
+    assert (out / "audit.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_finished_run(digits, finished, tmp_path, capfd):
+    finished_run = shutil.copytree(finished, tmp_path / "run")
+    assert digits.call(audit.main, finished_run) == 0
+    assert "breaks quarter turns" in capfd.readouterr().out
+    assert (finished_run / "audit.json").exists()
+    assert digits.call(audit.main, finished_run, "--output", finished_run / "config.json" / "below") == 2
+
+
+@pytest.mark.parametrize(
+    "argv", [(), ("nowhere", "--model", "lenet"), ("nowhere",), ("nowhere", "--init", "he"), ("--model", "lenet5")]
+)
+def test_bad_arguments(lab, tmp_path, argv, capfd):
+    argv = [tmp_path / word if word == "nowhere" else word for word in argv]
+    assert lab.call(audit.main, *argv) == 2
+    assert "error: " in capfd.readouterr().err and not any(tmp_path.iterdir())
