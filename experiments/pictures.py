@@ -1,0 +1,78 @@
+"""Pictures of bases, features and errors."""
+
+from pathlib import Path
+
+import numpy as np
+
+from experiments.plots import pyplot, save
+
+
+def plot_basis(path: Path, values: np.ndarray, title: str, rows: int = 6) -> None:
+    """Writes the first functions of a basis `[k, k, t, r]`, a row each, turned by 2 pi o / t from left to right."""
+    num_rotations = values.shape[2]
+    rows = min(rows, values.shape[3])
+    figure, axes = pyplot().subplots(rows, num_rotations, figsize=(num_rotations, rows + 0.5), layout="constrained")
+    for r in range(rows):
+        limit = np.abs(values[..., r]).max()
+        for o in range(num_rotations):
+            axis = axes[r, o]
+            axis.imshow(values[:, :, o, r], cmap="RdBu", vmin=-limit, vmax=limit)
+            axis.set(xticks=[], yticks=[])
+            if r == 0:
+                axis.set_title(f"{360 * o / num_rotations:g}°", fontsize=8)
+        axes[r, 0].set_ylabel(f"{r + 1}", fontsize=8, rotation=0, labelpad=8)
+    figure.suptitle(title, fontsize=9)
+    save(figure, path)
+
+
+def plot_features(path: Path, rows: dict[str, list[tuple[str, np.ndarray]]]) -> None:
+    """Writes rows of maps, {row title: [(title, map), ...]}; a row's maps but the first share one scale."""
+    width = max(map(len, rows.values()))
+    figure, axes = pyplot().subplots(len(rows), width, figsize=(1.7 * width, 2 * len(rows)), layout="constrained")
+    for line, (name, maps) in zip(axes, rows.items(), strict=True):
+        limit = max(np.abs(values).max() for _, values in maps[1:])
+        for axis, (title, values) in zip(line, maps, strict=False):
+            own = values is maps[0][1]
+            axis.imshow(
+                values, cmap="gray" if own else "RdBu", vmin=None if own else -limit, vmax=None if own else limit
+            )
+            axis.set_title(title, fontsize=8)
+            axis.set(xticks=[], yticks=[])
+        line[0].set_ylabel(name, fontsize=9)
+    save(figure, path)
+
+
+def plot_mesh(path: Path, meshes, errors: dict[str, list[float]]) -> None:
+    """Writes errors against the mesh, with slopes of orders 2 and 4."""
+    figure, axis = pyplot().subplots(figsize=(6, 4), layout="constrained")
+    labels = {
+        "smooth": "filter that fades smoothly",
+        "kink": "filter that fades with a kink",
+        "cut": "the layers' own mask",
+    }
+    for name, values in errors.items():
+        axis.loglog(meshes, values, marker="o", label=labels[name])
+    for order, name in ((2, "kink"), (4, "smooth")):
+        slope = errors[name][0] * (np.array(meshes) / meshes[0]) ** -float(order)
+        axis.loglog(meshes, slope, ":", color="gray", label=f"order {order}")
+    axis.set(xlabel="pixels along a side", ylabel="relative equivariance error at 45°", xticks=meshes)
+    axis.set_xticks(meshes, [str(n) for n in meshes])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    save(figure, path)
+
+
+def plot_choices(path: Path, panels: dict[str, tuple[tuple[int, ...], dict[str, list[float]]]]) -> None:
+    """Writes a panel for each {label: (values, {line: errors})}."""
+    figure, axes = pyplot().subplots(
+        1, len(panels), figsize=(4.5 * len(panels), 3.5), sharey=True, layout="constrained"
+    )
+    for axis, (label, (values, lines)) in zip(axes, panels.items(), strict=True):
+        for name, errors in lines.items():
+            axis.plot(values, errors, marker="o", label=name)
+        axis.set(xlabel=label, xticks=values, ylim=(0, None))
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("relative error at free angles")
+    axes[-1].legend(fontsize=8)
+    save(figure, path)

@@ -1,0 +1,47 @@
+import json
+
+import numpy as np
+import pytest
+
+from experiments import data, figures, measures
+
+
+def test_errors_fall_with_the_mesh_as_the_theory_says():
+    errors = {name: np.array(values) for name, values in measures.mesh_errors((16, 32, 64)).items()}
+    orders = {name: np.log2(values[:-1] / values[1:]) for name, values in errors.items()}
+    assert (orders["kink"] > 1.5).all() and (orders["smooth"] > 3.5).all()
+    assert (np.abs(orders["cut"]) < 0.5).all()  # the control: a mask that a square kernel cuts off stays
+
+
+def test_more_rotations_help_and_a_smoothed_basis_helps():
+    images = measures._picture(28, 0.0)
+    four, many = (measures._invariance_error(images, 7, t, "report", True) for t in (4, 16))
+    assert many < 0.7 * four
+    assert measures._invariance_error(images, 9, 8, "report", True) < measures._invariance_error(
+        images, 9, 8, "report", False
+    )
+
+
+def test_all_figures_are_drawn(lab, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(data, "load", lab.load)
+    monkeypatch.setattr(measures, "MESHES", (16, 32))
+    monkeypatch.setattr(measures, "ROTATIONS", (4, 8))
+    monkeypatch.setattr(measures, "KERNELS", (3,))
+    out = tmp_path / "figures"
+    assert lab.call(figures.main, "--output", out) == 0
+    said = capfd.readouterr().out
+    for name in ("basis.png", "features.png", "mesh.png", "choices.png"):
+        assert (out / name).read_bytes()[:4] == b"\x89PNG" and name in said
+    assert json.loads((out / "errors.json").read_text())["mesh_errors"]["kink"][0] > 0
+
+
+@pytest.mark.parametrize("argv", [(), ("--output",)])
+def test_bad_arguments(lab, argv):
+    assert lab.call(figures.main, *argv) == 2
+
+
+def test_a_folder_that_cannot_be_written(lab, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(data, "load", lab.load)
+    (tmp_path / "file").write_text("")
+    assert lab.call(figures.main, "--output", tmp_path / "file" / "figures") == 2
+    assert "choose another --output" in capfd.readouterr().err
