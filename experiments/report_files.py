@@ -38,7 +38,7 @@ def write_csv(path: Path, cells: list[dict]) -> None:
     """Writes table2.csv: the runs, and which of them (from 1) failed."""
     rows = tables.table_rows(cells)
     num_runs = max(len(row["runs"]) for row in rows)
-    names = ["dataset", "setting", "model", "init", "epochs", "steps"]
+    names = ["dataset", "setting", "model", "init", "epochs", "batch", "steps"]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         runs = list(map(str, range(1, num_runs + 1)))

@@ -60,6 +60,7 @@ def table_rows(cells: list[dict]) -> list[dict]:
         rows.append(
             {
                 **{name: cell[name] for name in ("dataset", "setting", "model", "init", "epochs")},
+                "batch": cell["batch_size"],
                 "steps": num_steps(cell),
                 "runs": [
                     (accuracy, seed in cell["failed_seeds"])
@@ -108,7 +109,7 @@ def accuracy_table(cells: list[dict]) -> Table:
     """The report's table 2."""
     rows = table_rows(cells)
     num_runs = max(len(row["runs"]) for row in rows)
-    fixed = ["dataset", "setting", "model", "init", "epochs", "steps"]
+    fixed = ["dataset", "setting", "model", "init", "epochs", "batch", "steps"]
     head = ["data", *fixed[1:], *map(str, range(1, num_runs + 1)), "mean", "std", "report's mean"]
     body = []
     for row in rows:
@@ -118,7 +119,14 @@ def accuracy_table(cells: list[dict]) -> Table:
     notes = ["Runs in bold failed (stuck at chance) and are left out of the mean."]
     if any(row["dataset"] == "mnist_5k" for row in rows):
         notes.insert(0, NOT_MNIST)
+    notes += [_stuck(row) for row in rows if all(failed for _, failed in row["runs"])]
     return Table("Test accuracy", head, body, tuple(notes))
+
+
+def _stuck(row):
+    weights = {"report": "the report's initial weights"}.get(row["init"], f"initial weights {row['init']}")
+    where = f"{row['dataset']}, setting {row['setting']}"
+    return f"{where}: with {weights}, `{row['model']}` had not left chance after {row['steps']:,} steps in any run."
 
 
 def comparison_table(cells: list[dict]) -> Table:

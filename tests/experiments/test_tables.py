@@ -58,3 +58,10 @@ def test_classes_leave_failed_seeds_out(cell):
     assert table.rows[0][3:] == ["0.500"] * 10
     table = tables.class_table([cell("lenet", failed=(0, 1, 2)) | {"per_class_accuracy": [fine, failed, failed]}])
     assert table.rows[0][3:] == ["0.167"] * 10
+
+
+def test_a_network_that_has_not_left_chance_is_said_to(cell):
+    stuck = cell("alexnet_fconv", accuracy=(0.1, 0.1), failed=(0, 1), seeds=(0, 1))
+    notes = tables.accuracy_table([stuck, cell("alexnet_fconv", setting=2)]).notes
+    said = [note for note in notes if "had not left chance" in note]
+    assert len(said) == 1 and "setting 1" in said[0] and "28 steps" in said[0] and "report's initial" in said[0]
