@@ -3,7 +3,7 @@
 import jax
 from flax import nnx
 
-from fconv_jax.convolve import Padding, convolve_fields
+from fconv_jax.convolve import convolve_fields
 from fconv_jax.layers import _FConv
 
 
@@ -22,9 +22,6 @@ class ExpandedFConv(nnx.Module):
         self.kernel = nnx.Param(layer.filter())
         self.bias = None if layer.bias is None else nnx.Param(layer.bias[...])
 
-    strides: int
-    padding: Padding
-
     def __call__(self, x: jax.Array) -> jax.Array:
         bias = None if self.bias is None else self.bias[...]
         x, kernel, bias = nnx.nn.dtypes.promote_dtype((x, self.kernel[...], bias), dtype=self.dtype)
@@ -34,9 +31,8 @@ class ExpandedFConv(nnx.Module):
 def expand_filters(model: nnx.Module) -> nnx.Module:
     """Returns a copy of `model` in which each lifting, group and projecting F-Conv layer is an `ExpandedFConv`.
 
-    The copy computes the same and no longer expands filters at each call: for a network that is
-    trained no more (with its own number of images a call, `jax.jit` of the original does it once a call), or to expand
-    once for several slices of a batch.  Works under jax transformations, so gradients pass through.
+    The copy computes the same and no longer expands filters at each call: for a network in use, or
+    to expand once for several slices of a batch.  Works under jax transformations, so gradients pass through.
 
     Args:
       model: any module; if it is a layer itself, the result is the expanded layer.

@@ -4,7 +4,7 @@ import pathlib
 import re
 import shlex
 
-from experiments import evaluate, run, sweep
+from experiments import evaluate, report, run, sweep
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,7 +32,7 @@ def test_the_example_can_fail():
 
 
 def test_every_command_is_accepted():
-    parsers = {"run": run.parser(), "evaluate": evaluate.parser(), "sweep": sweep.parser()}
+    parsers = {"run": run.parser(), "evaluate": evaluate.parser(), "sweep": sweep.parser(), "report": report.parser()}
     found = re.findall(r"python -m experiments\.(\w+)([^\n`#&]*)", "\n".join(blocks("bash")))
     assert {name for name, _ in found} == set(parsers)
     for name, arguments in found:
