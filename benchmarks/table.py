@@ -100,8 +100,8 @@ def _explanations(files):
                 f"`{model}` at batch 256: {row['ratio']:.2f} (rounds {row['low']:.2f} to {row['high']:.2f}) instead of "
                 "1.2. A batch of 256 fits the cache on PyTorch's side too, so that what is left is the arithmetic and "
                 "the passes over small arrays; timing our parts alone (`python -m benchmarks.parts`) gives "
-                "more than half of the time to the convolution with its pool, whose products have 36 and 64 columns, far "
-                "below the peak. At batch 4096 PyTorch leaves its cache and we do not."
+                "more than half of the time to the convolution with its pool, whose products have 36 and 64 columns, "
+                "far below the peak. At batch 4096 PyTorch leaves its cache and we do not."
             )
     for model in ("alexnet", "alexnet_fconv"):
         row = against[model, 256]
@@ -110,10 +110,10 @@ def _explanations(files):
             train = row["train"]
             yield (
                 f"`{model}`: {train['ratio']:.2f} (rounds {train['low']:.2f} to {train['high']:.2f}) instead of 1.0. "
-                f"Both sides are bound by arithmetic: counting {_GFLOP_AN_IMAGE} GFLOP an image (direct convolution), ours "
-                f"runs at {share:.0%} of the peak that PyTorch's matrix product reached in the same run. Winograd's "
-                "transforms and the sums of 100 MB gradients over slices are what is left; taking the dense layers out of "
-                "the slices helps a little and would need a second path."
+                f"Both sides are bound by arithmetic: counting {_GFLOP_AN_IMAGE} GFLOP an image (direct convolution), "
+                f"ours runs at {share:.0%} of the peak that PyTorch's matrix product reached in the same run. "
+                "Winograd's transforms and the sums of 100 MB gradients over slices are what is left; taking the dense "
+                "layers out of the slices helps a little and would need a second path."
             )
     slow = {name: s["first"] for name, s in files["scaling"]["build_seconds"].items() if s["first"] > 0.5}
     if slow:
