@@ -34,6 +34,7 @@ _OWN = {
     "audit.json",
     "audit.png",
 }
+_LEFT = {f".{name}.part" for name in _OWN}  # of a file that could not be written to its end
 _LOCK = ".lock"
 
 
@@ -44,14 +45,14 @@ def check(folder: Path, *, resume: bool, overwrite: bool) -> None:
       InputError: not a folder, or one that is not empty and neither to be resumed nor overwritten,
         or one with files that are not a run's.
     """
-    entries = _entries(folder)
+    entries = _entries(folder) - _LEFT
     if not entries:
         return
     if not resume and not overwrite:
         raise InputError(
             f"{folder} is not empty: --resume continues it, --overwrite starts it anew, or choose another --output"
         )
-    foreign = sorted(name for name in entries if name not in _OWN and not name.endswith(".part"))
+    foreign = sorted(entries - _OWN)
     if foreign:
         raise InputError(f"{folder} holds {foreign[0]!r}, which no run wrote: choose another --output")
     if resume and CONFIG not in entries:
@@ -133,7 +134,7 @@ def clear(folder: Path) -> None:
     """Removes what runs write into their folder, and nothing else."""
     for name in sorted(_entries(folder)):
         path = folder / name
-        if name in _OWN or name.endswith(".part"):
+        if name in _OWN | _LEFT:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

@@ -71,3 +71,15 @@ def test_the_model_of_any_folder_is_told_or_empty(tmp_path, contents):
     assert folders.model_of(tmp_path / "nowhere") == ""
     (tmp_path / "config.json").write_text(json.dumps({"model": "alexnet"}))
     assert folders.model_of(tmp_path) == "alexnet"
+
+
+def test_what_an_unfinished_write_left_is_no_run(tmp_path):
+    """A disk that was full at the first file: --resume starts afresh, and so does a new run."""
+    (tmp_path / ".config.json.part").write_text("{")
+    folders.check(tmp_path, resume=True, overwrite=False)
+    folders.check(tmp_path, resume=False, overwrite=False)
+    (tmp_path / "notes.part").write_text("mine")
+    with pytest.raises(InputError, match="notes"):
+        folders.check(tmp_path, resume=True, overwrite=False)
+    folders.clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.part"]
