@@ -41,15 +41,16 @@ def plot_angles(path: Path, title: str, angles, accuracy) -> None:
 
 def plot_angle_files(path: Path, files: dict[str, Path]) -> None:
     """Writes accuracy against the angle, the mean of the seeds, for each {title: angles.csv}."""
-    figure, axis = pyplot().subplots(figsize=(8, 4), layout="constrained")
+    figure, axis = pyplot().subplots(figsize=(9, 4), layout="constrained")
     for title, file in files.items():
         table = np.genfromtxt(file, delimiter=",", names=True)
         angles = np.unique(table["angle"])
-        axis.plot(angles, [table["accuracy"][table["angle"] == a].mean() for a in angles], marker=".", label=title)
+        axis.plot(angles, [table["accuracy"][table["angle"] == a].mean() for a in angles], marker=".", label=title,
+                  linestyle="-" if "fconv" in title else "--")  # fmt: skip
     axis.set(xlabel="angle of all test digits (degrees)", ylabel="test accuracy", ylim=(0, 1))
     axis.set_xticks(range(-180, 181, 45))
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save(figure, path)
 
 
