@@ -20,6 +20,7 @@ from flax import nnx
 
 # Bases of two machines differ by rounding only; another basis differs by much more.
 _BASIS_TOLERANCE = 1e-5
+_PATIENCE_SECONDS = 30 * 24 * 3600
 
 
 class CheckpointError(ValueError):
@@ -38,7 +39,12 @@ class Checkpoints:
         self.folder = Path(folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=1, create=False, enable_async_checkpointing=True, multiprocessing_options=_alone()
+            max_to_keep=1,
+            create=False,
+            enable_async_checkpointing=True,
+            # A run that is stopped (Ctrl-Z) in the middle of a save goes on with it, however late.
+            async_options=ocp.AsyncOptions(timeout_secs=_PATIENCE_SECONDS),
+            multiprocessing_options=_alone(),
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=_handlers())
 
