@@ -87,8 +87,8 @@ def audit(
     """Returns what each stage of a network does to turns, and where and why quarter turns break.
 
     Stages are those of `model.stages`.  Without them, the calls of the model's innermost modules
-    (F-Conv and stock layers) and of this library's pools are audited one by one, in the order of the calls; what the
-    model does between them shows in the next one's `error`, not as a stage.
+    (F-Conv and stock layers) and of this library's pools are audited one by one, in the order of the calls; where
+    quarter turns are first lost between two of them, that is a stage too ("between A and B").
 
     Args:
       model: measured as in evaluation (no dropout, running averages); left as it is.
@@ -118,22 +118,23 @@ def audit(
     calls, turned = run(model, images), run(model, turn(images, 90))
     disk = run(model, inside_disk(images, margin))
     free = {float(angle): run(model, turn(inside_disk(images, margin), angle)) for angle in angles}
-    reports = []
+    reports, before = [], "the input"
     for i, call in enumerate(calls):
+        intact = all(report.error <= TOLERANCE for report in reports)
+        error = _error(turned[i].x, call.x, 90)
+        if intact and error > TOLERANCE:  # only where the network does more than its stages
+            free_errors = {angle: _error(runs[i].x, disk[i].x, angle, margin) for angle, runs in free.items()}
+            reason = (
+                _vector_reason(call.x.shape) if call.x.ndim == 2 else "the network does more than its layers and pools"
+            )
+            name = f"between {before} and {call.name}"
+            reports.append(StageReport(name, call.x.shape[1:], error, error, free_errors, _signal(call.x), reason))
         own = _own_error(call, jax.random.key(i))
         lost = own > TOLERANCE or (math.isnan(own) and call.x.ndim == 4)  # NaN: a field without this rotation begins
         free_errors = {angle: _error(runs[i].y, disk[i].y, angle, margin) for angle, runs in free.items()}
-        reports.append(
-            StageReport(
-                name=call.name,
-                shape=call.y.shape[1:],
-                error=_error(turned[i].y, call.y, 90),
-                own_error=own,
-                free_errors=free_errors,
-                signal=_signal(call.y),
-                reason=_reason(call) if lost else "",
-            )
-        )
+        error, reason = _error(turned[i].y, call.y, 90), _reason(call) if lost else ""
+        reports.append(StageReport(call.name, call.y.shape[1:], error, own, free_errors, _signal(call.y), reason))
+        before = call.name
     return Audit(tuple(reports))
 
 
@@ -201,8 +202,9 @@ def _calls(model, x):
             stack.callback(setattr, kind, "__call__", original)
             kind.__call__ = call
         y = model(x)
-    last = _Call("output", model, model, x, y, {})
-    return calls if calls and calls[-1].y is y else [*calls, last]
+    if not calls or calls[-1].y is not y:
+        calls.append(_Call("output", model, lambda x: x, y, y, {}))
+    return calls
 
 
 def _call_module(original, module, args, options, x):
@@ -267,6 +269,10 @@ def _reason(call):
             f"{' and the rotations' if call.x.ndim == 5 else ''}: what follows sees a turned map as another vector"
         )
     return "it does not commute with quarter turns"
+
+
+def _vector_reason(shape):
+    return f"a vector of {shape[-1]} numbers that depends on positions or rotations: a turned map is another vector"
 
 
 def _short(value):

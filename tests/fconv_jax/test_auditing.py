@@ -90,6 +90,18 @@ def test_each_break_has_its_reason(pool, options, name, words):
     assert first.name == name and words in first.reason
 
 
+def test_what_a_network_does_between_its_layers_is_named_too():
+    """A flatten that is no stage and no module; and a sum with positions at the very end."""
+    rngs = nnx.Rngs(0)
+    layers = [fc.LiftingFConv(1, 2, 3, padding="SAME", rngs=rngs), nnx.relu, fc.max_over_rotations]
+    flat = nnx.Sequential(*layers, lambda x: x.reshape(x.shape[0], -1), nnx.Linear(28 * 28 * 2, 10, rngs=rngs))
+    assert named(fc.audit(flat, SHAPE)) == ["between max_over_rotations and layers.4"]
+    last = nnx.Sequential(*layers, lambda x: x[:, 3, 5])
+    assert named(fc.audit(last, SHAPE)) == ["between max_over_rotations and output"]
+    mean = nnx.Sequential(*layers, lambda x: x.mean((1, 2)))
+    assert not named(fc.audit(mean, SHAPE))
+
+
 def test_errors_are_those_of_equivariance_error():
     model = fc.models.create("lenet_fconv", init="he", rngs=nnx.Rngs(0))
     images = jax.random.uniform(jax.random.key(1), (3, *SHAPE))
