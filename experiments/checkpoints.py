@@ -93,7 +93,7 @@ class Checkpoints:
 def _drop_silently():
     """Where a file cannot be written or read, Python tells of each operation that Orbax then drops: not the user's.
 
-    They are told of when they are collected, after the one line that says what is wrong.
+    Some of it comes before the error itself, so this is called before files are touched.
     """
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
     before = sys.unraisablehook
@@ -195,6 +195,7 @@ def _alone():
 @contextlib.contextmanager
 def _manager(folder):
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    _drop_silently()
     options = ocp.CheckpointManagerOptions(read_only=True, multiprocessing_options=_alone())
     manager = ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=_handlers())
     try:
@@ -230,7 +231,6 @@ def _one_line(folder):
     except CheckpointError:
         raise
     except Exception as error:
-        _drop_silently()
         text = " ".join(str(error).split())[:120]
         raise CheckpointError(
             f"{folder}: the checkpoint is damaged ({type(error).__name__}: {text}); use another copy or train again"
