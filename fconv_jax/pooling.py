@@ -247,14 +247,14 @@ def _pool(x, window, strides, padding, widen, combine, outside=0.0):
     if x.ndim not in (4, 5):
         raise ValueError(f"input of shape {x.shape} must be an image (four axes) or a field (five axes)")
     windows = [_window(x.shape[axis], window, strides, padding, widen) for axis in (1, 2)]
+    channels, x = x.shape[3:], flat_channels(x)
     if padding:
-        pads = [(0, 0), (padding, padding), (padding, padding)] + [(0, 0)] * (x.ndim - 3)
-        x = jnp.pad(x, pads, constant_values=outside)
+        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), constant_values=outside)
     for axis, width in zip((1, 2), windows, strict=True):
         # One strided slice for each place in the window: `reduce_window` is slow backwards on a CPU.
         last = (x.shape[axis] - width) // strides * strides
         x = combine([jax.lax.slice_in_dim(x, u, u + last + 1, strides, axis) for u in range(width)])
-    return x
+    return x.reshape(*x.shape[:3], *channels)
 
 
 def _window(size, window, strides, padding, widen):

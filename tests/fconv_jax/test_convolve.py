@@ -148,3 +148,12 @@ def test_adapter_in_nnx_conv_equals_stock(case):
     assert_close(actual, expected)
     assert_close(gradient["kernel"][...], expected_gradient["kernel"][...])
     assert_close(gradient["bias"][...], expected_gradient["bias"][...])
+
+
+def test_many_channels_are_convolved_outside_of_any_choice():
+    """A convolution that a CPU takes from XLA stands alone: inside a branch it runs some 20 times slower, silently."""
+    x, kernel = jnp.zeros((2, 14, 14, 64)), jnp.zeros((5, 5, 64, 8))
+    jaxpr = str(jax.make_jaxpr(lambda x, kernel: convolve(x, kernel, padding=2))(x, kernel))
+    assert "conv_general_dilated" in jaxpr and "cond[" not in jaxpr
+    few = str(jax.make_jaxpr(lambda x, kernel: convolve(x, kernel, padding=2))(x[..., :1], kernel[:, :, :1]))
+    assert "cond[" in few
