@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 from experiments.backends import SEED_MAPS
-from experiments.settings import DATASETS, MODELS, SETTINGS
+from experiments.settings import DATASETS, MODELS, SCHEDULES, SETTINGS
 
 DEFAULT_NUM_SEEDS = 5
 INTERRUPTED = 130  # exit code: stopped by a signal, resumable
@@ -41,9 +41,17 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--num-seeds", type=whole(1), metavar="N", help="train seeds 0..N-1 (default 5)")
     seeds.add_argument("--seeds", type=seed_list, metavar="A,B,...", help="train these seeds")
-    parser.add_argument("--epochs", type=whole(1), metavar="N", help="default: the data set's protocol, 200")
-    parser.add_argument("--batch-size", type=whole(1), metavar="N", help="default: 4096; 256 on mnist_5k")
-    parser.add_argument("--learning-rate", type=positive, metavar="X", help="of Adam (default 2e-4)")
+    parser.add_argument("--epochs", type=whole(1), metavar="N", help="default: 200; invariant networks 15")
+    parser.add_argument(
+        "--batch-size", type=whole(1), metavar="N", help="default: 4096; 256 on mnist_5k; invariant networks 64"
+    )
+    parser.add_argument(
+        "--learning-rate", type=positive, metavar="X", help="of Adam (default 2e-4; invariant networks 5e-3)"
+    )
+    parser.add_argument(
+        "--schedule", choices=SCHEDULES, help="of the learning rate (default constant; invariant networks cosine)"
+    )
+    parser.add_argument("--weight-decay", type=not_negative, metavar="X", help="of weights, as in AdamW (default 0)")
     parser.add_argument("--init", choices=["report", "he"], help="initial weights (default report, as published)")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], help="of the arithmetic (default float32)")
     parser.add_argument("--seed-map", choices=SEED_MAPS, help="how seeds share one program (default auto)")
@@ -93,6 +101,17 @@ def positive(text: str) -> float:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """An argparse type: a number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of at least 0")
     return value
 
 

@@ -10,7 +10,14 @@ import warnings
 SEED_MAPS = ("auto", "vmap", "loop")
 
 # Networks bound by arithmetic; the others are bound by memory.
-_LARGE = ("alexnet",)
+_LARGE = (
+    "alexnet",
+    "alexnet_fconv",
+    "alexnet_fconv_invariant",
+    "lenet_fconv_invariant",
+    "fconv_mnist_simple",
+    "fconv_mnist",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +32,8 @@ class Plan:
       steps_per_call: optimizer steps in one call of the compiled program.
       mesh_shape: devices along ("seed", "data").
       slices_together: slices that do not wait for each other, so that cores can share them.
+      unrolled: the loop over seeds is written out: inside a loop a CPU takes some 20 times longer for convolutions of
+        many channels.
     """
 
     seed_map: str
@@ -33,6 +42,7 @@ class Plan:
     steps_per_call: int
     mesh_shape: tuple[int, int]
     slices_together: int = 1
+    unrolled: bool = False
 
 
 def configure(model: str, num_seeds: int = 1) -> None:
@@ -49,10 +59,10 @@ def configure(model: str, num_seeds: int = 1) -> None:
     os.environ.setdefault("JAX_PLATFORMS", "" if _has_gpu() else "cpu")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     flags = os.environ.get("XLA_FLAGS", "")
-    if not model.startswith(_LARGE) and "xla_cpu_multi_thread_eigen" not in flags:
+    if model not in _LARGE and "xla_cpu_multi_thread_eigen" not in flags:
         # Their products are too small to be shared by cores; XLA runs independent ones side by side instead.
         flags = f"{flags} --xla_cpu_multi_thread_eigen=false"
-    devices = 1 if model.startswith(_LARGE) else _even_share(num_seeds, os.cpu_count() or 1)
+    devices = 1 if model in _LARGE else _even_share(num_seeds, os.cpu_count() or 1)
     if devices > 1 and os.environ["JAX_PLATFORMS"] == "cpu" and "host_platform_device_count" not in flags:
         flags = f"{flags} --xla_force_host_platform_device_count={devices}"
     if flags:
@@ -84,7 +94,7 @@ def plan(model: str, num_seeds: int, batch_size: int, *, seed_map: str = "auto",
 
     if seed_map not in SEED_MAPS:
         raise ValueError(f"seed map (={seed_map!r}) must be one of {', '.join(SEED_MAPS)}")
-    large, cpu = model.startswith(_LARGE), jax.default_backend() == "cpu"
+    large, cpu = model in _LARGE, jax.default_backend() == "cpu"
     # On a CPU, a slice's arrays stay in the cache; on a GPU, those of five large networks fit its memory.
     slice_size = (64 if large else 16) if cpu else (1024 if large else None)
     together = 2 if cpu and not large else 1
@@ -100,6 +110,7 @@ def plan(model: str, num_seeds: int, batch_size: int, *, seed_map: str = "auto",
         steps_per_call=1 if cpu else 64,
         mesh_shape=_mesh_shape(num_seeds, jax.device_count(), split_batch=not has_stats),
         slices_together=together,
+        unrolled=cpu and has_stats,
     )
 
 

@@ -77,6 +77,7 @@ class Training:
             seed_map=config.seed_map,
             has_stats=self.network.has_stats,
         )
+        num_train = len(splits[config.setting]["train"].labels)
         self.trainer = Trainer(
             self.network,
             plan,
@@ -84,6 +85,9 @@ class Training:
             [c.setting for c in configs],
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
+            schedule=config.schedule,
+            weight_decay=config.weight_decay,
+            num_steps=config.epochs * -(-num_train // config.batch_size),
         )
         self.train = self.trainer.place(splits[config.setting]["train"])
         self.validation = {c.setting: self.trainer.place(splits[c.setting]["validation"]) for c in configs}

@@ -11,7 +11,7 @@ from pathlib import Path
 from experiments.arguments import BusyError, InputError
 from experiments.backends import SEED_MAPS
 from experiments.results import write_json
-from experiments.settings import RunConfig
+from experiments.settings import SCHEDULES, RunConfig
 
 try:
     import fcntl
@@ -68,6 +68,9 @@ def read_config(folder: Path) -> dict | None:
     path = folder / CONFIG
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
+        for field in dataclasses.fields(RunConfig):
+            if field.default is not dataclasses.MISSING:
+                contents.setdefault(field.name, field.default)
         missing = {field.name for field in dataclasses.fields(RunConfig)} - set(contents)
         if missing:
             raise ValueError(f"{min(missing)!r} is missing")
@@ -83,7 +86,7 @@ def read_config(folder: Path) -> dict | None:
 def _check_types(contents):
     """Checks that a configuration's values are such as the command line accepts."""
     least = {"setting": 1, "data_seed": 0, "epochs": 1, "batch_size": 1}
-    seeds, rate = contents["seeds"], contents["learning_rate"]
+    seeds, rate, decay = contents["seeds"], contents["learning_rate"], contents["weight_decay"]
     right = {
         **{name: _is_whole(contents[name], low) for name, low in least.items()},
         **{name: isinstance(contents[name], str) for name in ("model", "dataset")},
@@ -91,6 +94,8 @@ def _check_types(contents):
         "precision": contents["precision"] in ("float32", "bfloat16"),
         "seed_map": contents["seed_map"] in SEED_MAPS,
         "learning_rate": isinstance(rate, float) and math.isfinite(rate) and rate > 0,
+        "schedule": contents["schedule"] in SCHEDULES,
+        "weight_decay": isinstance(decay, float) and math.isfinite(decay) and decay >= 0,
         "seeds": isinstance(seeds, list)
         and bool(seeds)
         and all(_is_whole(seed, 0) and seed < 2**32 for seed in seeds)

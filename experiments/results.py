@@ -41,7 +41,8 @@ def summarize(config: RunConfig, curves: dict, best_epoch, test_confusion, *, nu
     return {
         **{name: getattr(config, name) for name in ("model", "setting", "dataset")},
         "seeds": list(config.seeds),
-        **{name: getattr(config, name) for name in ("epochs", "batch_size", "learning_rate", "init", "precision")},
+        **{name: getattr(config, name) for name in ("epochs", "batch_size", "learning_rate", "schedule")},
+        **{name: getattr(config, name) for name in ("weight_decay", "init", "precision")},
         "data_seed": config.data_seed,
         "test_accuracy": test_accuracy,
         "mean": statistics.fmean(good) if good else None,

@@ -4,12 +4,13 @@ python -m experiments.run --setting 4 --model lenet_fconv
 """
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import arguments, backends
-from experiments.settings import DATASETS, RunConfig
+from experiments import arguments, backends, settings
+from experiments.settings import RunConfig
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,15 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def configuration(options: argparse.Namespace, dataset: str, saved: dict | None) -> RunConfig:
-    """The run's configuration: options, else those of the run that is resumed, else the data set's protocol."""
-    protocol = DATASETS[dataset].protocol
+    """The run's configuration: options, else those of the run that is resumed, else the protocol."""
+    protocol = settings.protocol(options.model, dataset)
     seeds = options.seeds or (tuple(range(options.num_seeds)) if options.num_seeds else None)
     defaults = {
         "data_seed": 0,
         "seeds": tuple(range(arguments.DEFAULT_NUM_SEEDS)),
-        "epochs": protocol.epochs,
-        "batch_size": protocol.batch_size,
-        "learning_rate": protocol.learning_rate,
+        **dataclasses.asdict(protocol),
         "init": "report",
         "precision": "float32",
         "seed_map": "auto",

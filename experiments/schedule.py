@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from experiments.settings import DATASETS, SETTINGS
 
 # Seconds for an image, relative to lenet (2-core CPU): only the expected duration depends on them.
-_COST = {"lenet_classic": 2, "fconv_mnist_simple": 20, "fconv_mnist": 200, "alexnet": 130, "alexnet_fconv": 130}
+_COST = {
+    "lenet_classic": 2, "fconv_mnist_simple": 20, "fconv_mnist": 200, "alexnet": 130, "alexnet_fconv": 130,
+    "lenet_fconv_invariant": 60, "alexnet_fconv_invariant": 1000,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

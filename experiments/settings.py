@@ -34,11 +34,17 @@ SETTINGS: dict[int, Setting] = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """How long and how fast to train: the defaults of a data set, each can be overridden on the command line."""
+    """How long and how fast to train: defaults, each can be overridden on the command line."""
 
     epochs: int = 200
     batch_size: int = 4096
     learning_rate: float = 2e-4
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+
+
+SCHEDULES = ("constant", "cosine")
+"""What becomes of the learning rate: it stays, or falls along half a cosine to zero at the last step."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,21 @@ MODELS = (
     "alexnet_fconv",
     "fconv_mnist_simple",
     "fconv_mnist",
+    "lenet_fconv_invariant",
+    "alexnet_fconv_invariant",
 )
 """Names of `fconv_jax.models.MODELS`, listed here so that `--help` need not import jax (a test keeps them equal)."""
+
+INVARIANT = ("lenet_fconv_invariant", "alexnet_fconv_invariant")
+"""Networks whose logits do not change with quarter turns: no part of the report, so with a protocol of their own."""
+
+_INVARIANT_PROTOCOL = Protocol(epochs=15, batch_size=64, learning_rate=5e-3, schedule="cosine")
+
+
+def protocol(model: str, dataset: str) -> Protocol:
+    """The protocol of a cell: the data set's, that of the report, but for the invariant networks."""
+    return _INVARIANT_PROTOCOL if model in INVARIANT else DATASETS[dataset].protocol
+
 
 FAILED_BELOW = 0.2
 """A seed whose best validation accuracy stays under this has failed: it is stuck at chance (0.114 in the report)."""
@@ -99,3 +118,5 @@ class RunConfig:
     init: str
     precision: str
     seed_map: str
+    schedule: str = "constant"  # defaults: of runs that were made before there was a choice
+    weight_decay: float = 0.0

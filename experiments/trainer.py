@@ -22,12 +22,23 @@ class Trainer:
     """All seeds' training on all devices: seeds and batches are spread over a ("seed", "data") mesh.
 
     States, orders and counts have the seeds on axis 0.  Where seeds do not divide by the
-    devices, the last seed is repeated; `rows` drops the repetitions.
+    devices, the last seed is repeated; `rows` drops the repetitions.  `optimizer`: further options of `training.Adam`.
     """
 
-    def __init__(self, network: Network, plan: Plan, seeds: tuple[int, ...], settings, *, batch_size, learning_rate):
+    def __init__(
+        self,
+        network: Network,
+        plan: Plan,
+        seeds: tuple[int, ...],
+        settings,
+        *,
+        batch_size: int,
+        learning_rate: float,
+        **optimizer,
+    ):
         self.network, self.plan, self.settings = network, plan, tuple(settings)
-        self.num_seeds, self.batch_size, self.learning_rate = len(seeds), batch_size, learning_rate
+        self.num_seeds, self.batch_size = len(seeds), batch_size
+        self.optimizer = training.Adam(learning_rate, **optimizer)
         shape = plan.mesh_shape
         devices = np.asarray(jax.devices()[: shape[0] * shape[1]]).reshape(shape)
         self.mesh = jax.sharding.Mesh(devices, ("seed", "data"))
@@ -126,7 +137,7 @@ class Trainer:
 
     @functools.cached_property
     def _init(self):
-        one = functools.partial(training.init, self.network, self.settings, self.learning_rate)
+        one = functools.partial(training.init, self.network, self.settings, self.optimizer)
         return self._mapped(one, (0,))
 
     @functools.cache  # noqa: B019 (a trainer lives as long as the process)
@@ -135,12 +146,12 @@ class Trainer:
 
     @functools.cache  # noqa: B019
     def _steps(self, num_steps, batch_size):
-        settings = (self.network, self.plan, self.learning_rate, batch_size, num_steps)
+        settings = (self.network, self.plan, self.optimizer, batch_size, num_steps)
         return self._program(functools.partial(training.steps, *settings), _STEPS, donate=(0,))
 
     @functools.cache  # noqa: B019
     def _last_step(self, size):
-        settings = (self.network, self.plan, self.learning_rate, size)
+        settings = (self.network, self.plan, self.optimizer, size)
         return self._program(functools.partial(training.last_step, *settings), _STEPS, donate=(0,))
 
     @functools.cached_property

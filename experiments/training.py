@@ -85,6 +85,11 @@ def build(name: str, *, init: str = "report", num_classes: int = 10, precision: 
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision (={precision!r}) must be 'float32' or 'bfloat16'")
     create = functools.partial(fconv_jax.models.create, name, init=init, num_classes=num_classes)
+    return network(create, num_classes=num_classes, precision=precision)
+
+
+def network(create: Callable, *, num_classes: int = 10, precision: str = "float32") -> Network:
+    """Returns the network that `create(rngs=...)` makes, without making parameters."""
     graphdef, _, stats = nnx.split(nnx.eval_shape(lambda: create(rngs=nnx.Rngs(0))), nnx.Param, ...)
     return Network(graphdef, create, num_classes, jnp.dtype(precision), bool(jax.tree.leaves(stats)))
 
@@ -94,7 +99,57 @@ def abstract_model(network: Network) -> nnx.Module:
     return nnx.eval_shape(lambda: network.create(rngs=nnx.Rngs(0)))
 
 
-def init(network: Network, settings: tuple[int, ...], learning_rate: float, seed: jax.Array) -> dict:
+def num_parameters(network: Network) -> int:
+    """Returns how many numbers a network learns."""
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(abstract_model(network), nnx.Param)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam:
+    """Adam, with the learning rate of step n (from 0): constant, or falling along half a cosine to zero.
+
+        rate(n) = learning_rate (1 + cos(pi n / num_steps)) / 2    (cosine).
+
+    weight_decay: rate(n) weight_decay w is taken off the weights w, not off biases and norms (Loshchilov, Hutter,
+    ICLR 2019).
+    """
+
+    learning_rate: float
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    num_steps: int = 1
+
+    def init(self, params):
+        """The state of one seed."""
+        return self._at(self.learning_rate).init(params)
+
+    def update(self, params, state, gradients):
+        """One step of all seeds, entry by entry; they have all made the same number of steps.
+
+        With the step count as one number, the powers in Adam's corrections are not computed for every entry.
+        """
+        counts, rest = state[0].count, state[1:]
+        rate = self.learning_rate
+        if self.schedule == "cosine":
+            rate = optax.cosine_decay_schedule(rate, self.num_steps)(counts[0])
+        updates, (moments, *rest) = self._at(rate).update(
+            gradients, (state[0]._replace(count=counts[0]), *rest), params
+        )
+        moments = moments._replace(count=jnp.broadcast_to(moments.count, counts.shape))
+        return optax.apply_updates(params, updates), (moments, *rest)
+
+    def _at(self, rate):
+        if self.weight_decay == 0.0:
+            return optax.adam(rate)
+        return optax.adamw(rate, weight_decay=self.weight_decay, mask=_weights)
+
+
+def _weights(params):
+    """Which parameters are weights: kernels and coefficients."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in ("kernel", "coefficients"), params)
+
+
+def init(network: Network, settings: tuple[int, ...], optimizer: Adam, seed: jax.Array) -> dict:
     """Returns a seed's state before its first step; `settings` are those whose best epoch is kept."""
     key = jax.random.fold_in(jax.random.key(seed), _INITIAL)
     _, params, stats = nnx.split(network.create(rngs=nnx.Rngs(params=key)), nnx.Param, ...)
@@ -102,7 +157,7 @@ def init(network: Network, settings: tuple[int, ...], learning_rate: float, seed
     best = {"params": params, "stats": stats, "correct": jnp.int32(-1), "epoch": jnp.int32(0)}
     # Copies, since a state is donated and its arrays must not share memory.
     kept = {str(setting): jax.tree.map(jnp.copy, best) for setting in settings}
-    return {"params": params, "stats": stats, "optimizer": optax.adam(learning_rate).init(params), "best": kept}
+    return {"params": params, "stats": stats, "optimizer": optimizer.init(params), "best": kept}
 
 
 def epoch_order(num_images: int, seed: jax.Array, epoch: jax.Array) -> jax.Array:
@@ -111,7 +166,7 @@ def epoch_order(num_images: int, seed: jax.Array, epoch: jax.Array) -> jax.Array
     return jax.random.permutation(key, num_images)
 
 
-def step(network: Network, plan: Plan, learning_rate: float, states: dict, seeds, epoch, index, batches, data):
+def step(network: Network, plan: Plan, optimizer: Adam, states: dict, seeds, epoch, index, batches, data):
     """One Adam step of all seeds: Adam on the gradient of the mean loss over each batch's own images.
 
     Args:
@@ -127,8 +182,8 @@ def step(network: Network, plan: Plan, learning_rate: float, states: dict, seeds
     losses, gradients, stats = over_seeds(plan, gradient, (0, 0, None, None, 0, None))(
         moving, seeds, epoch, index, batches, data
     )
-    params, optimizer = adam(learning_rate, states["params"], states["optimizer"], gradients)
-    return {**states, "params": params, "stats": stats, "optimizer": optimizer}, losses
+    params, moments = optimizer.update(states["params"], states["optimizer"], gradients)
+    return {**states, "params": params, "stats": stats, "optimizer": moments}, losses
 
 
 def seed_gradient(network: Network, plan: Plan, state: dict, seed, epoch, index, batch, data):
@@ -137,19 +192,7 @@ def seed_gradient(network: Network, plan: Plan, state: dict, seed, epoch, index,
     return batch_gradient(network, plan, state, jax.random.fold_in(key, index), batch, data)
 
 
-def adam(learning_rate: float, params, optimizer, gradients):
-    """One step of Adam for all seeds, entry by entry; they have all made the same number of steps.
-
-    With the step count as one number, the powers in Adam's corrections are not computed for every entry.
-    """
-    counts, rest = optimizer[0].count, optimizer[1:]
-    optimizer = (optimizer[0]._replace(count=counts[0]), *rest)
-    updates, (moments, *rest) = optax.adam(learning_rate).update(gradients, optimizer, params)
-    moments = moments._replace(count=jnp.broadcast_to(moments.count, counts.shape))
-    return optax.apply_updates(params, updates), (moments, *rest)
-
-
-def steps(network, plan, learning_rate, batch_size, num_steps, states, seeds, epoch, first, orders, data):
+def steps(network, plan, optimizer, batch_size, num_steps, states, seeds, epoch, first, orders, data):
     """`num_steps` steps of all seeds, from step `first` of the epoch; a whole epoch's full batches, or some of them.
 
     Returns:
@@ -158,7 +201,7 @@ def steps(network, plan, learning_rate, batch_size, num_steps, states, seeds, ep
 
     def one(states, index):
         batches = jax.lax.dynamic_slice_in_dim(orders, index * batch_size, batch_size, axis=1)
-        return step(network, plan, learning_rate, states, seeds, epoch, index, batches, data)
+        return step(network, plan, optimizer, states, seeds, epoch, index, batches, data)
 
     if num_steps == 1:  # no loop around it: a CPU runs convolutions inside one far slower
         states, losses = one(states, first)
@@ -167,10 +210,10 @@ def steps(network, plan, learning_rate, batch_size, num_steps, states, seeds, ep
     return states, losses.T
 
 
-def last_step(network, plan, learning_rate, size, states, seeds, epoch, index, orders, data):
+def last_step(network, plan, optimizer, size, states, seeds, epoch, index, orders, data):
     """The epoch's last, smaller batch of `size` images: a step like any other."""
     batches = orders[:, orders.shape[1] - size :]
-    states, losses = step(network, plan, learning_rate, states, seeds, epoch, index, batches, data)
+    states, losses = step(network, plan, optimizer, states, seeds, epoch, index, batches, data)
     return states, losses[:, None]
 
 
@@ -218,7 +261,11 @@ def over_seeds(plan: Plan, function: Callable, in_axes: tuple[int | None, ...]) 
             row = iter(row)
             return function(*(next(row) if axis == 0 else arg for arg, axis in zip(args, in_axes, strict=True)))
 
-        return jax.lax.map(one, seeded)
+        if not plan.unrolled:
+            return jax.lax.map(one, seeded)
+        count = jax.tree.leaves(seeded)[0].shape[0]
+        results = [one(jax.tree.map(lambda x: x[i], seeded)) for i in range(count)]  # noqa: B023 (used at once)
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
     return mapped
 

@@ -12,7 +12,7 @@ import functools
 
 import numpy as np
 
-MASKS = ("adaptive", "gaussian")
+MASKS = ("adaptive", "gaussian", "fading")
 
 # Singular values of the Gram matrix up to this are noise (or functions that vanish on the grid).
 _SMALLEST_SINGULAR_VALUE = 1e-4
@@ -77,7 +77,9 @@ def fourier_basis(
       num_frequencies: p, frequencies along each axis, 2..k; `None` means k.
       smooth: multiply each function by its smoothing weight.
       mask: `"adaptive"` (1 if t = 4, else exp(-max(C - 1, 0) / 0.2) for k > 4 and
-        exp(-max(C - 1, 0) / 2) for k <= 4) or `"gaussian"` (exp(-max(C - 1, 0) / 0.2)).
+        exp(-max(C - 1, 0) / 2) for k <= 4), `"gaussian"` (exp(-max(C - 1, 0) / 0.2)) or `"fading"`
+        (max(1 - C (k - 1)^2 / k^2, 0)^2).  The first two are the reference's and are cut off where the square
+        kernel ends, which no turn moves; `"fading"` reaches zero smoothly on the circle inside the kernel.
 
     Raises:
       ValueError: a size, order or mask that the formulas do not allow.
@@ -177,8 +179,11 @@ def _turned_grid(coordinates, num_rotations):
 
 
 def _mask(coordinates, num_rotations, mask):
-    """The mask `[k, k]` that fades the kernel's corners, which leave the kernel when turned."""
+    """The mask `[k, k]` that fades the kernel's corners, which leave the kernel when turned, or all of its rim."""
     x, y = np.meshgrid(coordinates, coordinates)
+    if mask == "fading":
+        edge = 1.0 + 1.0 / (len(coordinates) - 1)  # pixels end half a pixel beyond the outermost centres
+        return np.maximum(1.0 - (x**2 + y**2) / edge**2, 0.0) ** 2
     outside = np.maximum(x**2 + y**2 - 1.0, 0.0)
     if mask == "adaptive" and num_rotations == 4:
         return np.ones_like(outside)

@@ -100,7 +100,7 @@ class LiftingFConv(_FConv):
       padding: `"VALID"`, `"SAME"` (odd k) or a number of pixels on each side.
       use_bias: one bias for each feature, the same at every rotation.
       smooth: damp the functions that the pixel grid changes when they are turned.
-      mask: `"adaptive"` or `"gaussian"`, see `fourier_basis`.
+      mask: `"adaptive"`, `"gaussian"` or `"fading"`, see `fourier_basis`.
       basis: `"fourier"` (F-Conv) or `"bicubic"` (B-Conv, odd k).
       init: `"he"`: uniform coefficients, equal shares for the functions of the basis, with which
         the filters have the variance of a He-initialised plain kernel, biases 0 (it gives

@@ -6,6 +6,7 @@ from flax import nnx
 
 from fconv_jax.models.alexnet import AlexNet
 from fconv_jax.models.fconv_mnist import fconv_mnist, fconv_mnist_simple
+from fconv_jax.models.invariant import alexnet_fconv_invariant, lenet_fconv_invariant
 from fconv_jax.models.lenet import ClassicLeNet, LeNet
 
 MODELS = {
@@ -16,6 +17,8 @@ MODELS = {
     "alexnet_fconv": functools.partial(AlexNet, fconv=True),
     "fconv_mnist_simple": fconv_mnist_simple,
     "fconv_mnist": fconv_mnist,
+    "lenet_fconv_invariant": lenet_fconv_invariant,
+    "alexnet_fconv_invariant": alexnet_fconv_invariant,
 }
 
 

@@ -25,11 +25,14 @@ class AlexNet(StagedModel):
         convs = _fconvs(init, rngs) if fconv else _plain_convs(init, rngs)
         self.conv1, self.conv2, self.conv3, self.conv4, self.conv5 = convs
         dense_init = "alexnet" if init == "report" and not fconv else init
+        self._add_dense(3 * 3 * _WIDTHS[-1], _DENSE, num_classes, dense_init, rngs)
+
+    def _add_dense(self, inputs, hidden, num_classes, init, rngs):
         self.dropout1 = Dropout(0.5)
-        self.dense1 = plain_dense(3 * 3 * _WIDTHS[-1], _DENSE, init=dense_init, rngs=rngs)
+        self.dense1 = plain_dense(inputs, hidden, init=init, rngs=rngs)
         self.dropout2 = Dropout(0.5)
-        self.dense2 = plain_dense(_DENSE, _DENSE, init=dense_init, rngs=rngs)
-        self.dense3 = plain_dense(_DENSE, num_classes, init=dense_init, rngs=rngs)
+        self.dense2 = plain_dense(hidden, hidden, init=init, rngs=rngs)
+        self.dense3 = plain_dense(hidden, num_classes, init=init, rngs=rngs)
 
     @property
     def stages(self):

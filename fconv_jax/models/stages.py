@@ -21,6 +21,11 @@ def flatten(x: jax.Array) -> jax.Array:
     return x.reshape(x.shape[0], -1)
 
 
+def mean_over_space(x: jax.Array) -> jax.Array:
+    """`[batch, height, width, channel]` -> `[batch, channel]`: what is left does not depend on positions."""
+    return x.mean(axis=(1, 2))
+
+
 class StagedModel(nnx.Module):
     """A network that is the composition of its `stages`.
 

@@ -163,7 +163,7 @@ def test_two_trainings_are_bitwise_equal(lab):
 
 def test_seeds_differ_in_weights_order_and_dropout(lab):
     network = small()
-    states = [jax.device_get(training.init(network, (1,), 1e-3, seed)) for seed in (0, 1)]
+    states = [jax.device_get(training.init(network, (1,), training.Adam(1e-3), seed)) for seed in (0, 1)]
     assert not np.array_equal(states[0]["params"]["dense"]["kernel"], states[1]["params"]["dense"]["kernel"])
     orders = [np.asarray(training.epoch_order(70, jnp.uint32(seed), epoch)) for seed in (0, 1) for epoch in (0, 1)]
     assert len({order.tobytes() for order in orders}) == 4
@@ -268,7 +268,7 @@ def test_a_network_with_batch_statistics(lab):
     split = dataclasses.replace(split, images=split.images[:4], labels=split.labels[:4], angles=split.angles[:4])
     states, losses = train(network, LOOP, (0, 1), split, batch_size=4)
     assert np.isfinite(losses).all()
-    fresh = training.init(network, (), 1e-3, 0)["stats"]
+    fresh = training.init(network, (), training.Adam(1e-3), 0)["stats"]
     moved = jax.tree.map(lambda a, b: not np.array_equal(a[0], b), states["stats"], fresh)
     assert all(jax.tree.leaves(moved)) and jax.tree.leaves(moved)
 

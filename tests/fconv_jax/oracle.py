@@ -28,6 +28,10 @@ def candidates(k, t, p, mask):
 def fading(k, t, mask):
     """The mask over a kernel's pixels, which is not turned."""
     grid = np.linspace(-1, 1, k)
+    if mask == "fading":  # of the distance from the centre in half pixels, k of them to the kernel's edge
+        half_pixels = np.arange(-k + 1, k, 2)
+        squares = (half_pixels[None, :] ** 2 + half_pixels[:, None] ** 2) / k**2
+        return np.where(squares < 1, (1 - squares) ** 2, 0)
     excess = np.clip(grid[None, :] ** 2 + grid[:, None] ** 2 - 1, 0, None)
     if mask == "gaussian":
         return np.exp(-excess / 0.2)

@@ -42,6 +42,7 @@ GOLDEN_CASES = [
 SPREAD = [(k, t, [2, (k + 2) // 2, k][(k + t) % 3], "adaptive") for k in range(2, 10) for t in range(1, 17)]
 SPREAD += [(k, t, p, "gaussian") for k, t, p in [(2, 1, 2), (2, 8, 2), (3, 6, 2), (3, 12, 3), (4, 4, 3), (4, 15, 4)]]
 SPREAD += [(k, 4, k, "gaussian") for k in range(5, 10)]
+SPREAD += [(2, 4, 2, "fading"), (3, 8, 2, "fading"), (4, 6, 3, "fading"), (5, 8, 3, "fading"), (7, 16, 5, "fading")]
 
 
 def golden_sizes(size):
@@ -267,7 +268,7 @@ def test_impossible_sizes(arguments, message):
 
 
 def test_unknown_mask_and_basis():
-    with pytest.raises(ValueError, match=r"mask \(='round'\) must be one of adaptive, gaussian"):
+    with pytest.raises(ValueError, match=r"mask \(='round'\) must be one of adaptive, gaussian, fading"):
         fourier_basis(5, 8, mask="round")
     with pytest.raises(ValueError, match=r"basis \(='wavelet'\) must be 'fourier' or 'bicubic'"):
         fconv_jax.basis.layer_basis("wavelet", 5, 8, None, True, "adaptive")

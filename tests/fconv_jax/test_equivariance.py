@@ -104,6 +104,7 @@ def test_quarter_turn_of_oblong_images(cls):
         (4, {"padding": 1, "smooth": False}),
         (5, {"padding": "SAME", "mask": "gaussian", "num_frequencies": 4}),
         (5, {"padding": 1, "basis": "bicubic"}),
+        (5, {"padding": "SAME", "mask": "fading", "num_frequencies": 3}),
     ],
 )
 def test_quarter_turn_of_every_option(cls, k, options):

@@ -391,7 +391,7 @@ def test_report_init_does_not_keep_the_variance():
         ({"basis": "wavelet"}, r"basis \(='wavelet'\) must be 'fourier' or 'bicubic'"),
         ({"basis": "bicubic", "kernel_size": 4}, r"kernel_size \(=4\) must be odd"),
         ({"basis": "bicubic", "num_frequencies": 2}, r"num_frequencies \(=2\) must be None"),
-        ({"mask": "disk"}, r"mask \(='disk'\) must be one of adaptive, gaussian"),
+        ({"mask": "disk"}, r"mask \(='disk'\) must be one of adaptive, gaussian, fading"),
         ({"dtype": "float31"}, r"dtype \(='float31'\) must be a floating-point type"),
         ({"dtype": jnp.int32}, r"dtype \(=.*int32.*\) must be a floating-point type"),
         ({"param_dtype": jnp.int8}, r"dtype \(=.*int8.*\) must be a floating-point type"),

@@ -1,0 +1,134 @@
+"""The page why-fconv-lost.md and its figure, from the ladders' numbers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from experiments.climbing import DATASET, PLAIN_NAME, file_of
+from experiments.plots import pyplot, save
+from experiments.rungs import LADDERS, RUNGS
+from experiments.settings import SETTINGS
+
+PAGE, FIGURE = "why-fconv-lost.md", "ladder.png"
+
+_INTRODUCTION = """# Why F-Conv lost
+
+The report trained `lenet_fconv` and `alexnet_fconv`, hoped that networks of rotation-equivariant layers would read
+turned digits after training on upright ones, and found them a little worse than plain networks everywhere.
+Equivariant layers alone cannot do that: the network has to be invariant up to its last layer, and as published it
+is not. Below, the causes are taken away one after another, from top to bottom; each rung differs from the one above
+it in one thing. Settings: 1 all upright; 2 trained on turned digits; **3 trained on upright digits, tested on
+turned ones** (a fifth of them upright, the rest turned by up to 90 degrees); 4 both turned.
+"""
+
+_CAUSES = {
+    "variance-preserving init": """\
+**The initial weights.** As published they ignore the norm of the basis: each layer shrinks its signal, and at the start
+almost nothing of the logits depends on the picture. `init="he"` keeps the variance.""",
+    "symmetric pooling": """\
+**The pools.** A 2 x 2 pool on 7 pixels drops the last row and column, so that a quarter turn of the picture is none of
+the features. Symmetric windows see every pixel. (`lenet_fconv` pools 24 pixels to 12, where the two are the same:
+nothing changes.) Alone this cannot help while the flatten behind it tells positions apart.""",
+    "maximum over rotations": """\
+**The rotations.** The features of a turned digit stand at another place of the rotation axis; a dense layer behind it
+takes that for another digit. The maximum over rotations forgets the angle, but not yet the position: each pixel still
+has its own weights.""",
+    "mean over space": """\
+**The positions.** The mean over space makes the network invariant: turned features have the same mean. Now training on
+upright digits is training on turned ones. What is left of the difference between settings 1 and 3 is lost between the
+quarter turns. The price is capacity: where the flatten handed hundreds or thousands of numbers on, the mean hands on
+one for each feature.""",
+    "equal parameters": """\
+**The capacity.** The parameters that the flatten's dense layer no longer needs are spent on features and hidden units,
+up to those of the plain network.""",
+}
+
+_END = """## What a student may take from it
+
+An equivariant layer is a promise about features, not about answers. The promise is kept only if everything behind
+it keeps it too, down to the logits; one pool that drops a row or one flatten breaks it, silently, since nothing
+fails and accuracy on upright digits stays high. Invariance then costs information (positions, angles), and a
+network has to be given features enough to do without. The networks that follow from this, `lenet_fconv_invariant`
+and `alexnet_fconv_invariant`, are in [invariant.md](invariant.md); which stage of any network breaks it: `python -m
+experiments.audit --model NAME`.
+"""
+
+
+def write(output: Path) -> list[str]:
+    """Writes OUTPUT/why-fconv-lost.md and OUTPUT/figures/ladder.png from the ladders that there are; their names."""
+    ladders = {name: json.loads(file_of(output / "ladder", name).read_text(encoding="utf-8"))
+               for name in LADDERS if file_of(output / "ladder", name).exists()}  # fmt: skip
+    (output / "figures").mkdir(parents=True, exist_ok=True)
+    plot(output / "figures" / FIGURE, ladders)
+    parts = [_INTRODUCTION, f"![accuracy on each rung](figures/{FIGURE})\n"]
+    parts += [_ladder(ladder) for ladder in ladders.values()]
+    parts += ["## The causes\n", *(_cause(rung, text, ladders) for rung, text in _CAUSES.items()), _END]
+    (output / PAGE).write_text("\n".join(parts), encoding="utf-8")
+    return [PAGE, f"figures/{FIGURE}"]
+
+
+def _ladder(ladder):
+    seeds = ", ".join(map(str, ladder["seeds"]))
+    steps = 70 * ladder["epochs"]
+    lines = [
+        f"## `{ladder['name']}`\n",
+        f"{DATASET} (3,500 upright digits to train on, not MNIST), {steps:,} steps of {ladder['batch_size']} images on "
+        f"every rung and in every setting, Adam at {ladder['learning_rate']:g}, seeds {seeds}, {ladder['device']}: "
+        f"`{ladder['command']}`. Mean and standard deviation of the test accuracy at the best validation epoch; in "
+        "brackets the points (hundredths) gained on the rung above.\n",
+        "| rung | parameters | setting 1 | setting 2 | setting 3 | setting 4 |",
+        "|---|---|---|---|---|---|",
+    ]
+    before = None
+    for rung in (PLAIN_NAME, *RUNGS):
+        found = ladder["rungs"].get(rung)
+        if found is None:
+            continue
+        cells = []
+        for setting in SETTINGS:
+            values = np.array(found["test_accuracy"][str(setting)])
+            cell = f"{values.mean():.3f} ± {values.std(ddof=1):.3f}" if len(values) > 1 else f"{values.mean():.3f}"
+            cells.append(cell if before is None else f"{cell} ({_gain(found, before, setting):+.1f})")
+        lines.append(f"| {rung} | {found['num_parameters']:,} | {' | '.join(cells)} |")
+        before = None if rung == PLAIN_NAME else found
+    return "\n".join(lines) + "\n"
+
+
+def _gain(found, before, setting):
+    """Points gained in a setting."""
+    key = str(setting)
+    return 100 * (np.mean(found["test_accuracy"][key]) - np.mean(before["test_accuracy"][key]))
+
+
+def _cause(rung, text, ladders):
+    names = list(RUNGS)
+    measured = []
+    for ladder in ladders.values():
+        found, before = ladder["rungs"].get(rung), ladder["rungs"].get(names[names.index(rung) - 1])
+        if found and before:
+            gains = ", ".join(f"{_gain(found, before, setting):+.1f}" for setting in SETTINGS)
+            measured.append(f"`{ladder['name']}` {gains}")
+    return f"{text} Points in settings 1 to 4: {'; '.join(measured)}.\n"
+
+
+def plot(path: Path, ladders: dict[str, dict]) -> None:
+    """Writes test accuracy on each rung, a panel for each ladder, a line for each setting; dashed: plain."""
+    figure, axes = pyplot().subplots(
+        1, len(ladders), figsize=(5.5 * len(ladders), 4.2), sharey=True, layout="constrained", squeeze=False
+    )
+    for axis, (name, ladder) in zip(axes[0], ladders.items(), strict=True):
+        rungs = [rung for rung in RUNGS if rung in ladder["rungs"]]
+        for setting, color in zip(SETTINGS, ("tab:blue", "tab:green", "tab:red", "tab:purple"), strict=True):
+            values = np.array([ladder["rungs"][rung]["test_accuracy"][str(setting)] for rung in rungs])
+            axis.errorbar(range(len(rungs)), values.mean(1), values.std(1), marker="o", color=color, capsize=2,
+                          linewidth=2.2 if setting == 3 else 1, label=f"setting {setting}")  # fmt: skip
+            if PLAIN_NAME in ladder["rungs"]:
+                plain = np.mean(ladder["rungs"][PLAIN_NAME]["test_accuracy"][str(setting)])
+                axis.axhline(plain, color=color, linestyle="--", linewidth=0.8)
+        axis.set_xticks(range(len(rungs)), rungs, rotation=30, ha="right", fontsize=8)
+        axis.set(title=name, ylim=(0, 1))
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("test accuracy (dashed: the plain network)")
+    axes[0][-1].legend(fontsize=8, loc="lower left")
+    save(figure, path)

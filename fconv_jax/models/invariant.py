@@ -1,0 +1,122 @@
+"""Networks that do what the report hoped for: `lenet_fconv_invariant` and `alexnet_fconv_invariant`."""
+
+import dataclasses
+import functools
+
+import jax.numpy as jnp
+from flax import nnx
+
+from fconv_jax.layers import GroupFConv, LiftingFConv
+from fconv_jax.models.initial import plain_dense
+from fconv_jax.models.stages import Dropout, StagedModel, mean_over_space
+from fconv_jax.pooling import max_over_rotations, spatial_mean_pool
+from fconv_jax.turns import inside_disk, rotate_image
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One F-Conv layer: kernel size, features, frequencies (`None`: all) and whether a mean pool of 2 x 2 follows."""
+
+    kernel_size: int
+    features: int
+    num_frequencies: int | None = None
+    pool: bool = False
+
+
+class InvariantFConv(StagedModel):
+    """F-Conv layers, then a maximum over rotations, a mean over space and two dense layers.
+
+    Law: quarter turns of the picture leave the logits as they are, to rounding, whatever the parameters (4 must
+    divide `num_rotations`); other angles nearly.  After each layer a soft disk fades the features' corners: without
+    it the square frame, where padding begins, is a landmark that does not turn with the picture.
+
+    Args:
+      layers: see `Layer`; padding `"SAME"`, batch norm and ReLU in each.
+      num_rotations: t.
+      input_turns: angles in degrees by which the picture is also turned (cubic spline) before the first layer;
+        the pooled features are averaged over them.  (0.0,) leaves that out.
+      hidden: units of the first dense layer.
+      dropout: rate in front of it.
+      init: `"report"` (the layers' `"paper"`: functions that the pixel grid cannot turn start small) or `"he"`.
+    """
+
+    input_shape = (28, 28, 1)
+
+    def __init__(
+        self,
+        layers: tuple[Layer, ...],
+        *,
+        num_rotations: int,
+        input_turns: tuple[float, ...] = (0.0,),
+        hidden: int,
+        dropout: float = 0.0,
+        num_classes: int = 10,
+        init: str = "report",
+        rngs: nnx.Rngs,
+    ):
+        self.layers, self.input_turns = layers, input_turns
+        before = 1
+        for number, layer in enumerate(layers, start=1):
+            kind = LiftingFConv if number == 1 else GroupFConv
+            conv = kind(
+                before,
+                layer.features,
+                layer.kernel_size,
+                num_rotations,
+                num_frequencies=layer.num_frequencies,
+                padding="SAME",
+                use_bias=False,
+                mask="fading",
+                init="paper" if init == "report" else init,
+                rngs=rngs,
+            )
+            setattr(self, f"conv{number}", conv)
+            setattr(self, f"norm{number}", nnx.BatchNorm(layer.features, momentum=0.9, rngs=rngs))
+            before = layer.features
+        self.dropout = Dropout(dropout)
+        self.dense1 = plain_dense(before, hidden, init=init, rngs=rngs)
+        self.dense2 = plain_dense(hidden, num_classes, init=init, rngs=rngs)
+
+    @property
+    def stages(self):
+        stages = []
+        if len(self.input_turns) > 1:
+            stages.append(("input_turns", functools.partial(_turned, angles=self.input_turns)))
+        for number, layer in enumerate(self.layers, start=1):
+            stages += [(f"{name}{number}", getattr(self, f"{name}{number}")) for name in ("conv", "norm")]
+            stages += [(f"relu{number}", nnx.relu), (f"disk{number}", _in_disk)]
+            if layer.pool:
+                stages.append((f"pool{number}", spatial_mean_pool))
+        stages += [("max_over_rotations", max_over_rotations), ("mean_over_space", mean_over_space)]
+        if len(self.input_turns) > 1:
+            stages.append(("mean_over_turns", functools.partial(_mean_over_turns, count=len(self.input_turns))))
+        stages += [("dropout", self.dropout)] if self.dropout.rate > 0.0 else []
+        return (*stages, ("dense1", self.dense1), ("relu", nnx.relu), ("dense2", self.dense2))
+
+
+_in_disk = functools.partial(inside_disk, margin=2.0)
+
+
+def _turned(images, angles):
+    """`[batch, ...]` -> `[batch turns, ...]`, an image's turned copies together."""
+    turned = jnp.stack([rotate_image(images, angle) for angle in angles], axis=1)
+    return turned.reshape(-1, *images.shape[1:])
+
+
+def _mean_over_turns(x, count):
+    return x.reshape(-1, count, x.shape[-1]).mean(axis=1)
+
+
+lenet_fconv_invariant = functools.partial(
+    InvariantFConv,
+    (Layer(7, 10, 5, pool=True), Layer(5, 16, 3, pool=True), Layer(5, 24, 3), Layer(5, 32, 3)),
+    num_rotations=8,
+    hidden=64,
+)
+alexnet_fconv_invariant = functools.partial(
+    InvariantFConv,
+    (Layer(7, 16, 5, pool=True), Layer(5, 32, 3, pool=True), Layer(5, 48, 3), Layer(5, 48, 3), Layer(5, 64, 3)),
+    num_rotations=16,
+    hidden=512,
+    dropout=0.5,
+)
