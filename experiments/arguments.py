@@ -41,7 +41,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--num-seeds", type=whole(1), metavar="N", help="train seeds 0..N-1 (default 5)")
     seeds.add_argument("--seeds", type=seed_list, metavar="A,B,...", help="train these seeds")
-    parser.add_argument("--epochs", type=whole(1), metavar="N", help="default: 200; invariant networks 15")
+    parser.add_argument("--epochs", type=whole(1), metavar="N", help="default: 200; invariant networks 12")
     parser.add_argument(
         "--batch-size", type=whole(1), metavar="N", help="default: 4096; 256 on mnist_5k; invariant networks 64"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import arguments, folders, grids, plots, report_files, tables
+from experiments import arguments, folders, grids, invariant_page, plots, report_files, tables
 from experiments.arguments import InputError
 
 _COPIED = (folders.RESULTS, folders.CONFIG, folders.CURVES, "angles.csv")
@@ -72,7 +72,8 @@ def write(run_dirs: list[Path], output: Path, command: str) -> list[str]:
     report_files.write_csv(output / "table2.csv", cells)
     figures = _figures(output, kept)
     report_files.write_html(output / "report.html", cells, figures, command)
-    return ["table2.md", "table2.csv", *(path.name for path in figures.values()), "report.html"]
+    pages = invariant_page.write(output, kept)
+    return ["table2.md", "table2.csv", *pages, *(path.name for path in figures.values()), "report.html"]
 
 
 def _figures(output, kept):

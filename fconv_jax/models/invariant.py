@@ -9,13 +9,13 @@ from flax import nnx
 from fconv_jax.layers import GroupFConv, LiftingFConv
 from fconv_jax.models.initial import plain_dense
 from fconv_jax.models.stages import Dropout, StagedModel, mean_over_space
-from fconv_jax.pooling import max_over_rotations, spatial_mean_pool
+from fconv_jax.pooling import blur_pool, max_over_rotations, spatial_mean_pool
 from fconv_jax.turns import inside_disk, rotate_image
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One F-Conv layer: kernel size, features, frequencies (`None`: all) and whether a mean pool of 2 x 2 follows."""
+    """One F-Conv layer: kernel size, features, frequencies (`None`: all) and whether a pool of stride 2 follows."""
 
     kernel_size: int
     features: int
@@ -27,12 +27,16 @@ class InvariantFConv(StagedModel):
     """F-Conv layers, then a maximum over rotations, a mean over space and two dense layers.
 
     Law: quarter turns of the picture leave the logits as they are, to rounding, whatever the parameters (4 must
-    divide `num_rotations`); other angles nearly.  After each layer a soft disk fades the features' corners: without
-    it the square frame, where padding begins, is a landmark that does not turn with the picture.
+    divide `num_rotations`); other angles nearly.  What they lose by is kept small: the
+    filters have few frequencies and fade inside their kernels, the pools blur, and after each layer a soft disk
+    fades the features' corners, since the square frame, where padding begins, does not turn with the picture.
 
     Args:
       layers: see `Layer`; padding `"SAME"`, batch norm and ReLU in each.
       num_rotations: t.
+      mask: of the layers' basis, see `fourier_basis`.
+      margin: of the disk in per cent of the radius, see `disk_mask`; `None` for no disk.
+      blur: window of the Gaussian pools (`blur_pool`); `None` for the mean of 2 x 2 pixels.
       input_turns: angles in degrees by which the picture is also turned (cubic spline) before the first layer;
         the pooled features are averaged over them.  (0.0,) leaves that out.
       hidden: units of the first dense layer.
@@ -47,6 +51,9 @@ class InvariantFConv(StagedModel):
         layers: tuple[Layer, ...],
         *,
         num_rotations: int,
+        mask: str = "fading",
+        margin: float | None = 2.0,
+        blur: int | None = 5,
         input_turns: tuple[float, ...] = (0.0,),
         hidden: int,
         dropout: float = 0.0,
@@ -54,7 +61,7 @@ class InvariantFConv(StagedModel):
         init: str = "report",
         rngs: nnx.Rngs,
     ):
-        self.layers, self.input_turns = layers, input_turns
+        self.layers, self.input_turns, self.margin, self.blur = layers, input_turns, margin, blur
         before = 1
         for number, layer in enumerate(layers, start=1):
             kind = LiftingFConv if number == 1 else GroupFConv
@@ -66,7 +73,7 @@ class InvariantFConv(StagedModel):
                 num_frequencies=layer.num_frequencies,
                 padding="SAME",
                 use_bias=False,
-                mask="fading",
+                mask=mask,
                 init="paper" if init == "report" else init,
                 rngs=rngs,
             )
@@ -84,17 +91,17 @@ class InvariantFConv(StagedModel):
             stages.append(("input_turns", functools.partial(_turned, angles=self.input_turns)))
         for number, layer in enumerate(self.layers, start=1):
             stages += [(f"{name}{number}", getattr(self, f"{name}{number}")) for name in ("conv", "norm")]
-            stages += [(f"relu{number}", nnx.relu), (f"disk{number}", _in_disk)]
+            stages.append((f"relu{number}", nnx.relu))
+            if self.margin is not None:
+                stages.append((f"disk{number}", functools.partial(inside_disk, margin=self.margin)))
             if layer.pool:
-                stages.append((f"pool{number}", spatial_mean_pool))
+                pool = spatial_mean_pool if self.blur is None else functools.partial(blur_pool, window=self.blur)
+                stages.append((f"pool{number}", pool))
         stages += [("max_over_rotations", max_over_rotations), ("mean_over_space", mean_over_space)]
         if len(self.input_turns) > 1:
             stages.append(("mean_over_turns", functools.partial(_mean_over_turns, count=len(self.input_turns))))
         stages += [("dropout", self.dropout)] if self.dropout.rate > 0.0 else []
         return (*stages, ("dense1", self.dense1), ("relu", nnx.relu), ("dense2", self.dense2))
-
-
-_in_disk = functools.partial(inside_disk, margin=2.0)
 
 
 def _turned(images, angles):
@@ -109,13 +116,13 @@ def _mean_over_turns(x, count):
 
 lenet_fconv_invariant = functools.partial(
     InvariantFConv,
-    (Layer(7, 10, 5, pool=True), Layer(5, 16, 3, pool=True), Layer(5, 24, 3), Layer(5, 32, 3)),
+    (Layer(9, 8, 5, pool=True), Layer(7, 12, 4, pool=True), Layer(5, 24, 3), Layer(5, 32, 3)),
     num_rotations=8,
     hidden=64,
 )
 alexnet_fconv_invariant = functools.partial(
     InvariantFConv,
-    (Layer(7, 16, 5, pool=True), Layer(5, 32, 3, pool=True), Layer(5, 48, 3), Layer(5, 48, 3), Layer(5, 64, 3)),
+    (Layer(9, 16, 5, pool=True), Layer(7, 32, 4, pool=True), Layer(5, 48, 3), Layer(5, 48, 3), Layer(5, 64, 3)),
     num_rotations=16,
     hidden=512,
     dropout=0.5,

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from experiments.settings import DATASETS, SETTINGS, SPLITS
+from experiments.settings import DATASETS, INVARIANT, MODELS, SETTINGS, SPLITS, protocol
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,13 @@ def test_settings_are_the_reports(number, train, validation, test):
 def test_protocols():
     assert (DATASETS["mnist"].protocol.epochs, DATASETS["mnist"].protocol.batch_size) == (200, 4096)
     assert all(dataset.protocol.learning_rate == 2e-4 for dataset in DATASETS.values())
+
+
+def test_only_invariant_networks_leave_the_reports_protocol():
+    for name in MODELS:
+        own = protocol(name, "mnist_5k")
+        assert (own == DATASETS["mnist_5k"].protocol) == (name not in INVARIANT)
+        assert (own.schedule == "constant" and own.weight_decay == 0.0) == (name not in INVARIANT)
 
 
 @pytest.mark.parametrize(("dataset", "upright", "rotated"), [("mnist", 14, 68), ("mnist_5k", 14, 69)])

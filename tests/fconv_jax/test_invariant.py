@@ -34,8 +34,8 @@ def disturbed(model, seed=1):
 
 
 def small(**options):
-    layers = (Layer(5, 2, 3, pool=True), Layer(3, 3, 2))
-    return InvariantFConv(layers, **{"num_rotations": 8, "hidden": 5, **options}, rngs=nnx.Rngs(0))
+    layers = (Layer(5, 4, 3, pool=True), Layer(3, 8, 2))
+    return InvariantFConv(layers, **{"num_rotations": 8, "hidden": 32, **options}, rngs=nnx.Rngs(0))
 
 
 def assert_invariant(model, x):
@@ -53,7 +53,16 @@ def test_quarter_turns_leave_the_logits_whatever_the_parameters(name):
     assert_invariant(disturbed(model), images())
 
 
-@pytest.mark.parametrize("options", [{}, {"num_rotations": 4}, {"input_turns": (0.0, 30.0)}, {"init": "he"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_rotations": 4},
+        {"input_turns": (0.0, 30.0)},
+        {"init": "he"},
+        {"margin": None, "blur": None, "mask": "adaptive"},
+    ],
+)
 def test_every_option_keeps_quarter_turns(options):
     assert_invariant(disturbed(small(**options)), images())
 
