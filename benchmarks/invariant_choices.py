@@ -11,7 +11,7 @@ from pathlib import Path
 
 from experiments import backends
 
-EPOCHS, SEED, BATCH_SIZE, LEARNING_RATE = 5, 0, 64, 5e-3
+EPOCHS, SEED, BATCH_SIZE, LEARNING_RATE = 4, 0, 64, 5e-3
 ANGLES = (0.0, 11.0, 22.0, 34.0, 45.0)
 _SIZES = ((7, 8), (5, 8), (5, 12), (5, 16))  # kernel, features; the first two are pooled
 _FEW = (5, 3, 3, 3)
@@ -21,7 +21,6 @@ _SQUARE = {"mask": "adaptive", "margin": None, "blur": None}
 CHOICES = {
     "the layers' defaults, mean pools": (None, None, _SQUARE),
     "initial weights `he`": (None, None, {**_SQUARE, "init": "he"}),
-    "+ 16 rotations": (None, None, {**_SQUARE, "num_rotations": 16}),
     "+ a disk over the features": (None, None, {**_SQUARE, "margin": 2.0}),
     "+ few frequencies": (_FEW, None, {**_SQUARE, "margin": 2.0}),
     "+ filters that fade": (_FEW, None, {"margin": 2.0, "blur": None}),

@@ -123,7 +123,7 @@ lenet_fconv_invariant = functools.partial(
 alexnet_fconv_invariant = functools.partial(
     InvariantFConv,
     (Layer(9, 16, 5, pool=True), Layer(7, 32, 4, pool=True), Layer(5, 48, 3), Layer(5, 48, 3), Layer(5, 64, 3)),
-    num_rotations=16,
+    num_rotations=8,
     hidden=512,
     dropout=0.5,
 )
