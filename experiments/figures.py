@@ -1,6 +1,9 @@
 """Draws what equivariance looks like: the basis and its rotations, features of a turned digit, errors of layers.
 
 python -m experiments.figures --output results/figures
+
+Two more are drawn from the runs that `experiments.report` gathered: accuracy against the angle of networks trained on
+upright digits, and what becomes of sixes and nines.
 """
 
 import argparse
@@ -16,6 +19,9 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="python -m experiments.figures", description=__doc__.splitlines()[0])
     result.add_argument("--output", metavar="DIR", type=Path, required=True, help="holds the PNG files and errors.json")
+    result.add_argument(
+        "--results", metavar="DIR", type=Path, default=Path("results"), help="what `report` wrote (default: results)"
+    )
     result.add_argument("--data-dir", metavar="DIR", help="where data are kept (default: TFDS's own folder)")
     return result
 
@@ -29,10 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from experiments import session  # imports jax, after its flags are set
 
     line = arguments.command_line("experiments.figures", argv)
-    return session.guarded(command, lambda: draw(options.output, options.data_dir, line))
+    return session.guarded(command, lambda: draw(options, line))
 
 
-def draw(output: Path, data_dir: str | None, line: str) -> None:
+def draw(options: argparse.Namespace, line: str) -> None:
     """Writes the figures and the numbers in them.
 
     Raises:
@@ -45,7 +51,8 @@ def draw(output: Path, data_dir: str | None, line: str) -> None:
     from experiments.data import load
     from experiments.results import device_name, versions, write_json
 
-    digits = load("mnist_5k", 1, data_dir=data_dir, splits=("test",), progress=print)["test"]
+    output = options.output
+    digits = load("mnist_5k", 1, data_dir=options.data_dir, splits=("test",), progress=print)["test"]
     step = max(1, len(digits.labels) // 10)  # one of each class: they are sorted
     images = digits.images[::step].astype(np.float32) / 255
     try:
@@ -69,9 +76,34 @@ def draw(output: Path, data_dir: str | None, line: str) -> None:
         contents = {"command": line, "data": "mnist_5k test digits, one of each class", "device": device_name()}
         contents |= {"versions": versions(), "meshes": measures.MESHES, "mesh_errors": errors, "choices": panels}
         write_json(output / "errors.json", contents)
+        gathered = _draw_gathered(output, options.results)
     except OSError as error:
         raise InputError(f"{output} cannot be written ({error.strerror}): choose another --output") from error
-    print(f"saved in {output}/: basis.png, features.png, mesh.png, choices.png, errors.json")
+    print(f"saved in {output}/: basis.png, features.png, mesh.png, choices.png, errors.json{gathered}")
+
+
+def _draw_gathered(output, results):
+    """Draws what is to be drawn of the gathered runs; the names of the files."""
+    import numpy as np
+
+    from experiments import pictures
+    from experiments.report import gathered
+    from experiments.tables import label, order
+
+    cells = sorted(gathered(results).items(), key=lambda item: order(item[1]))
+    cells = [(folder, cell) for folder, cell in cells if cell["dataset"] == "mnist_5k" and cell["setting"] == 3]
+    lines = {}
+    for folder, cell in cells:
+        if (folder / "angles.csv").exists():
+            table = np.genfromtxt(folder / "angles.csv", delimiter=",", names=True)
+            shape = (len(cell["seeds"]), -1)
+            lines[label(cell)] = table["angle"].reshape(shape)[0], table["accuracy"].reshape(shape)
+    confusions = {label(cell): np.sum(cell["confusion"], axis=0) for _, cell in cells}
+    if lines:
+        pictures.plot_upright(output / "upright.png", lines)
+    if confusions:
+        pictures.plot_six_nine(output / "six_nine.png", confusions)
+    return ", upright.png" * bool(lines) + ", six_nine.png" * bool(confusions)
 
 
 def _features(digit):

@@ -76,3 +76,35 @@ def plot_choices(path: Path, panels: dict[str, tuple[tuple[int, ...], dict[str, 
     axes[0].set_ylabel("relative error at free angles")
     axes[-1].legend(fontsize=8)
     save(figure, path)
+
+
+def plot_upright(path: Path, lines: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Writes accuracy against the angle of networks trained upright, {name: (angles, accuracy `[seed, angle]`)}."""
+    figure, axis = pyplot().subplots(figsize=(8, 3.8), layout="constrained")
+    for name, (angles, accuracy) in lines.items():
+        invariant = "invariant" in name
+        mean, low, high = accuracy.mean(0), accuracy.min(0), accuracy.max(0)
+        (line,) = axis.plot(angles, mean, label=name, linewidth=2.6 if invariant else 1.3,
+                            linestyle="-" if "fconv" in name else "--")  # fmt: skip
+        axis.fill_between(angles, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    axis.set(xlabel="angle by which all test digits are turned (degrees)", ylabel="test accuracy", ylim=(0, 1))
+    axis.set_title("trained on upright digits only (mean of the seeds; bands: lowest to highest)", fontsize=10)
+    axis.set_xticks(range(-180, 181, 45))
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    save(figure, path)
+
+
+def plot_six_nine(path: Path, confusions: dict[str, np.ndarray]) -> None:
+    """Writes what becomes of sixes and nines, {name: counts `[class, predicted]`}, a panel for each class."""
+    figure, axes = pyplot().subplots(1, 2, figsize=(9, 0.45 * len(confusions) + 1.6), sharey=True, layout="constrained")
+    names = list(confusions)[::-1]
+    for axis, (digit, other) in zip(axes, ((6, 9), (9, 6)), strict=True):
+        rows = np.array([confusions[name][digit] / max(confusions[name][digit].sum(), 1) for name in names])
+        taken, rest = rows[:, other], 1 - rows[:, digit] - rows[:, other]
+        axis.barh(names, taken, color="tab:red", label=f"taken for a {other}")
+        axis.barh(names, rest, left=taken, color="tab:gray", alpha=0.5, label="taken for another digit")
+        axis.set(title=f"a {digit} that is not read as {digit}", xlabel="share of the test digits", xlim=(0, None))
+        axis.grid(alpha=0.3, axis="x")
+        axis.legend(fontsize=8)
+    save(figure, path)

@@ -56,7 +56,7 @@ def write(run_dirs: list[Path], output: Path, command: str) -> list[str]:
         raise InputError(f"{missing[0]} is not a finished run: it has no {folders.RESULTS}")
     found = [(_read(folder), folder) for folder in new]  # all are read before anything is written
     _check_different(found)
-    kept = {path.parent: _read(path.parent) for path in sorted(output.glob("*/setting*_*/results.json"))}
+    kept = gathered(output)
     for cell, folder in found:
         target = _target(output, cell)
         kept[target] = cell
@@ -74,6 +74,15 @@ def write(run_dirs: list[Path], output: Path, command: str) -> list[str]:
     report_files.write_html(output / "report.html", cells, figures, command)
     pages = invariant_page.write(output, kept)
     return ["table2.md", "table2.csv", *pages, *(path.name for path in figures.values()), "report.html"]
+
+
+def gathered(output: Path) -> dict[Path, dict]:
+    """Returns {folder: results.json} of the cells that earlier calls copied to `output`.
+
+    Raises:
+      InputError: one that cannot be read.
+    """
+    return {path.parent: _read(path.parent) for path in sorted(output.glob("*/setting*_*/results.json"))}
 
 
 def _figures(output, kept):

@@ -28,11 +28,17 @@ def test_all_figures_are_drawn(lab, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(measures, "ROTATIONS", (4, 8))
     monkeypatch.setattr(measures, "KERNELS", (3,))
     out = tmp_path / "figures"
-    assert lab.call(figures.main, "--output", out) == 0
+    cell = tmp_path / "results" / "mnist_5k" / "setting3_lenet"
+    cell.mkdir(parents=True)
+    (cell / "results.json").write_text(json.dumps(lab.cell("lenet", 3, accuracy=(0.9,), failed=(), seeds=(0,))))
+    (cell / "angles.csv").write_text("seed,angle,accuracy\n0,0,0.9\n0,90,0.2\n")
+    assert lab.call(figures.main, "--output", out, "--results", tmp_path / "results") == 0
     said = capfd.readouterr().out
-    for name in ("basis.png", "features.png", "mesh.png", "choices.png"):
+    for name in ("basis.png", "features.png", "mesh.png", "choices.png", "upright.png", "six_nine.png"):
         assert (out / name).read_bytes()[:4] == b"\x89PNG" and name in said
     assert json.loads((out / "errors.json").read_text())["mesh_errors"]["kink"][0] > 0
+    assert lab.call(figures.main, "--output", tmp_path / "others", "--results", tmp_path / "nowhere") == 0
+    assert "upright" not in capfd.readouterr().out and not (tmp_path / "others" / "upright.png").exists()
 
 
 @pytest.mark.parametrize("argv", [(), ("--output",)])

@@ -1,0 +1,42 @@
+"""The page of what the invariant network reaches."""
+
+import numpy as np
+
+from experiments import invariant_page
+
+ASKED = 7  # rows of the table
+
+
+def cells(lab, tmp_path, model="lenet_fconv_invariant"):
+    more = {"num_parameters": 5, "learning_rate": 5e-3, "schedule": "cosine", "weight_decay": 0.0}
+    kept = {}
+    for setting, accuracy in ((1, (0.97, 0.96)), (3, (0.95, 0.93))):
+        folder = tmp_path / f"setting{setting}"
+        folder.mkdir()
+        kept[folder] = lab.cell(model, setting, accuracy=accuracy, failed=(), seeds=(0, 1), **more)
+    rows = ["seed,angle,accuracy", "0,0,0.97", "0,45,0.9", "1,0,0.95", "1,45,0.92"]
+    (tmp_path / "setting3" / "angles.csv").write_text("\n".join(rows) + "\n")
+    return kept
+
+
+def table(text):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
+def test_the_numbers_are_those_of_the_cells(lab, tmp_path):
+    kept = cells(lab, tmp_path)
+    assert invariant_page.write(tmp_path, kept) == ["invariant.md"]
+    head, _, *rows = table((tmp_path / "invariant.md").read_text())
+    assert len(rows) == ASKED
+    ours = {row[0].split(",")[0]: row[head.index("`lenet_fconv_invariant`")] for row in rows}
+    assert ours["setting 3"].startswith("0.9400 ±") and ours["setting 1"].startswith("0.9650 ±")
+    assert ours["setting 2"] == "not run here"
+    # turned accuracies: (5 0.95 - 0.97) / 4 = 0.945 and (5 0.93 - 0.95) / 4 = 0.925
+    assert ours["upright minus turned accuracy"].startswith(f"{np.mean([0.025, 0.025]):.4f}")
+    assert ours["the worst angle"] == "0.9100"
+    assert {row[-1] for row in rows} == {"not run here"} and rows[0][1] == "not run here"
+
+
+def test_there_is_no_page_without_an_invariant_network(lab, tmp_path):
+    assert invariant_page.write(tmp_path, {tmp_path: lab.cell("lenet")}) == []
+    assert not (tmp_path / "invariant.md").exists()
