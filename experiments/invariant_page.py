@@ -24,7 +24,7 @@ Made by
 
 ```sh
 python -m experiments.sweep --settings 1,3 --models lenet_fconv_invariant --dataset mnist_5k
-python -m experiments.sweep --settings 2,4 --models lenet_fconv_invariant --dataset mnist_5k --epochs 3
+python -m experiments.sweep --settings 2,4 --models lenet_fconv_invariant --dataset mnist_5k --epochs 2
 python -m experiments.evaluate checkpoints/setting3_lenet_fconv_invariant_mnist_5k --angles
 python -m experiments.report --output results
 ```

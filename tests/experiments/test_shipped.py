@@ -1,0 +1,64 @@
+"""The trained networks in checkpoints/: they are what their card and results.json say, and invariant after training."""
+
+import csv
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import data
+from experiments.evaluation import Evaluator
+from experiments.rotated_mnist import rotate_images
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = sorted((ROOT / "checkpoints").glob("setting*_lenet_fconv_invariant_mnist_5k"))
+EXACT = 1e-5  # of the largest logit: the order of float32 sums
+# Another machine's sums may move a digit or two of 1,000 over the border between two classes.
+TWO_DIGITS = 0.002
+ROW = 0  # of the seeds: one is tested
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    test = data.load("mnist_5k", 1, data_dir=str(tmp_path_factory.mktemp("tfds")), splits=("test",))["test"]
+    return test.images, test.labels
+
+
+def accuracy(logits, images, labels):
+    found = np.concatenate([np.argmax(logits(images[i : i + 250]), -1) for i in range(0, len(labels), 250)])
+    return float(np.mean(found == labels))
+
+
+def test_all_four_settings_are_shipped():
+    assert [path.name[:8] for path in SHIPPED] == ["setting1", "setting2", "setting3", "setting4"]
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name[:8])
+def test_a_shipped_network_repeats_its_figures(folder, digits):
+    images, labels = digits
+    model = Evaluator(folder).model(ROW)
+    logits = jax.jit(lambda x: model(jnp.asarray(x, jnp.float32) / 255))
+    results = json.loads((folder / "results.json").read_text())
+    with (folder / "angles.csv").open() as file:
+        by_angle = {(int(row["seed"]), int(row["angle"])): float(row["accuracy"]) for row in csv.DictReader(file)}
+    seed = results["seeds"][ROW]
+    assert abs(accuracy(logits, images, labels) - by_angle[seed, 0]) <= TWO_DIGITS
+    if results["setting"] in (1, 2):  # tested on upright digits
+        assert abs(by_angle[seed, 0] - results["test_accuracy"][ROW]) <= TWO_DIGITS
+    turned = rotate_images(images[..., 0].astype(np.float32) / 255, 45)
+    turned = np.round(np.clip(turned, 0, 1) * 255).astype(np.uint8)[..., None]
+    assert abs(accuracy(logits, turned, labels) - by_angle[seed, 45]) <= TWO_DIGITS
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name[:8])
+def test_a_shipped_network_is_invariant(folder, digits):
+    model = Evaluator(folder).model(ROW)
+    logits = jax.jit(lambda x: model(jnp.asarray(x, jnp.float32) / 255))
+    images = digits[0][::50]
+    expected = logits(images)
+    for turns in (1, 2, 3):
+        turned = logits(np.rot90(images, turns, axes=(1, 2)))
+        np.testing.assert_allclose(turned, expected, rtol=0, atol=EXACT * float(jnp.abs(expected).max()))
