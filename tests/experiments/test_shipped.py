@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from experiments import data
 from experiments.evaluation import Evaluator
@@ -27,6 +28,13 @@ def digits(tmp_path_factory):
     return test.images, test.labels
 
 
+def compiled(folder):
+    """One seed's logits of uint8 images; parameters are arguments, since as constants they would be folded, slowly."""
+    graph, state = nnx.split(Evaluator(folder).model(ROW))
+    run = jax.jit(lambda state, images: nnx.merge(graph, state)(images.astype(jnp.float32) / 255))
+    return lambda images: run(state, images)
+
+
 def accuracy(logits, images, labels):
     found = np.concatenate([np.argmax(logits(images[i : i + 250]), -1) for i in range(0, len(labels), 250)])
     return float(np.mean(found == labels))
@@ -40,8 +48,7 @@ def test_all_four_settings_are_shipped():
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name[:8])
 def test_a_shipped_network_repeats_its_figures(folder, digits):
     images, labels = digits
-    model = Evaluator(folder).model(ROW)
-    logits = jax.jit(lambda x: model(jnp.asarray(x, jnp.float32) / 255))
+    logits = compiled(folder)
     results = json.loads((folder / "results.json").read_text())
     upright = accuracy(logits, images, labels)
     if results["setting"] in (1, 2):  # tested on upright digits
@@ -58,8 +65,7 @@ def test_a_shipped_network_repeats_its_figures(folder, digits):
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name[:8])
 def test_a_shipped_network_is_invariant(folder, digits):
-    model = Evaluator(folder).model(ROW)
-    logits = jax.jit(lambda x: model(jnp.asarray(x, jnp.float32) / 255))
+    logits = compiled(folder)
     images = digits[0][::50]
     expected = logits(images)
     for turns in (1, 2, 3):
