@@ -32,8 +32,9 @@ python -m experiments.report --output results
 and for full MNIST, which has not been run here (55,000 upright digits, 275,000 turned ones: on a GPU, or for hours), by
 
 ```sh
-python -m experiments.sweep --settings 1,3 --models lenet,lenet_fconv,lenet_fconv_invariant,alexnet_fconv_invariant --dataset mnist
-python -m experiments.sweep --settings 2,4 --models lenet,lenet_fconv,lenet_fconv_invariant,alexnet_fconv_invariant --dataset mnist --epochs 3
+python -m experiments.sweep --models lenet,lenet_fconv --dataset mnist
+python -m experiments.sweep --settings 1,3 --models lenet_fconv_invariant,alexnet_fconv_invariant --dataset mnist
+python -m experiments.sweep --settings 2,4 --models lenet_fconv_invariant,alexnet_fconv_invariant --dataset mnist --epochs 3
 python -m experiments.evaluate checkpoints/setting3_lenet_fconv_invariant_mnist --angles
 python -m experiments.report --output results
 ```
@@ -58,27 +59,58 @@ def write(output: Path, kept: dict[Path, dict]) -> list[str]:
 
 def _numbers(cells):
     """Each thing that was asked for: what the networks reach, what was asked and what was hoped for."""
+    # What, how it is measured, what was asked at least and hoped for: a bound, or points above lenet's.
     asked = [
-        ("setting 3, test (trained upright, tested turned)", _mean(3), ".93", ".96"),
-        ("upright minus turned accuracy, the same network (setting 3)", _gap, "at most .03", ".005"),
-        ("the worst angle, every 15 degrees (trained upright)", _worst_angle, ".91", ".95"),
-        ("setting 1, test", _mean(1), "`lenet` +.00", "+.015"),
-        ("setting 2, test", _mean(2), "`lenet` +.00", "+.01"),
-        ("setting 4, test", _mean(4), "`lenet` +.01", "+.03"),
-        ("minutes of training for settings 1 and 3, all seeds", _minutes, "60", "20"),
+        ("setting 3, test (trained upright, tested turned)", _mean(3), ".93", ".96", _least(0.93, 0.96)),
+        (
+            "upright minus turned accuracy, the same network (setting 3)",
+            _gap,
+            "at most .03",
+            ".005",
+            _most(0.03, 0.005),
+        ),
+        ("the worst angle, every 15 degrees (trained upright)", _worst_angle, ".91", ".95", _least(0.91, 0.95)),
+        ("setting 1, test", _mean(1), "`lenet` +.00", "+.015", _above(0.0, 0.015)),
+        ("setting 2, test", _mean(2), "`lenet` +.00", "+.01", _above(0.0, 0.01)),
+        ("setting 4, test", _mean(4), "`lenet` +.01", "+.03", _above(0.01, 0.03)),
+        ("minutes of training for settings 1 and 3, all seeds", _minutes, "at most 60", "20", _most(60, 20)),
     ]
-    head = ["", *(f"`{name}`" for name in _MODELS), "at least", "aim", "`lenet_fconv_invariant` on full MNIST"]
+    head = [
+        "",
+        *(f"`{name}`" for name in _MODELS),
+        "at least",
+        "aim",
+        "reached",
+        "`lenet_fconv_invariant` on full MNIST",
+    ]
     rows = [head, ["---"] * len(head)]
-    for what, measure, least, aim in asked:
-        ours = [_text(measure(cells, "mnist_5k", name)) for name in _MODELS]
-        full = measure(cells, "mnist", _MODELS[-1])
-        rows.append([what, *ours, least, aim, "not run here" if full is None else _text(full)])
+    for what, measure, least, aim, level in asked:
+        ours = [measure(cells, "mnist_5k", name) for name in _MODELS]
+        reached = "not run here" if ours[-1] is None else level(ours[-1][0], ours[0] and ours[0][0])
+        rows.append([what, *map(_text, ours), least, aim, reached, _text(measure(cells, "mnist", _MODELS[-1]))])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     note = (
         "On mnist_5k, 3,500 digits to train on, not MNIST: mean and standard deviation of the seeds. The networks "
         "of the report were trained by its protocol, the invariant ones by their own (below).\n"
     )
     return f"{note}\n{table}\n"
+
+
+def _least(least, aim):
+    return lambda value, _: _level(value >= least, value >= aim)
+
+
+def _most(most, aim):
+    return lambda value, _: _level(value <= most, value <= aim)
+
+
+def _above(least, aim):
+    """Points above the plain network's, as far as that was run."""
+    return lambda value, plain: _level(value - plain >= least, value - plain >= aim) if plain else "-"
+
+
+def _level(least, aim):
+    return "the aim" if aim else "at least" if least else "**no**"
 
 
 def _mean(setting):

@@ -14,7 +14,7 @@ def cells(lab, tmp_path, model="lenet_fconv_invariant"):
         folder = tmp_path / f"setting{setting}"
         folder.mkdir()
         kept[folder] = lab.cell(model, setting, accuracy=accuracy, failed=(), seeds=(0, 1), **more)
-    rows = ["seed,angle,accuracy", "0,0,0.97", "0,45,0.9", "1,0,0.95", "1,45,0.92"]
+    rows = ["seed,angle,accuracy", "0,0,0.97", "0,45,0.89", "1,0,0.95", "1,45,0.92"]
     (tmp_path / "setting3" / "angles.csv").write_text("\n".join(rows) + "\n")
     return kept
 
@@ -33,8 +33,23 @@ def test_the_numbers_are_those_of_the_cells(lab, tmp_path):
     assert ours["setting 2"] == "not run here"
     # turned accuracies: (5 0.95 - 0.97) / 4 = 0.945 and (5 0.93 - 0.95) / 4 = 0.925
     assert ours["upright minus turned accuracy"].startswith(f"{np.mean([0.025, 0.025]):.4f}")
-    assert ours["the worst angle"] == "0.9100"
+    assert ours["the worst angle"] == "0.9050"
+    reached = {row[0].split(",")[0]: row[head.index("reached")] for row in rows}
+    assert reached["setting 3"] == "at least" and reached["upright minus turned accuracy"] == "at least"
+    assert reached["the worst angle"] == "**no**" and reached["setting 2"] == "not run here"
+    assert reached["setting 1"] == "-"  # there is no plain network to compare with
     assert {row[-1] for row in rows} == {"not run here"} and rows[0][1] == "not run here"
+
+
+def test_points_above_the_plain_network(lab, tmp_path):
+    kept = cells(lab, tmp_path)
+    levels = []
+    for plain in (0.94, 0.96, 0.97):  # ours is 0.965
+        kept[tmp_path] = lab.cell("lenet", 1, accuracy=(plain, plain), failed=(), seeds=(0, 1))
+        invariant_page.write(tmp_path, kept)
+        head, _, *rows = table((tmp_path / "invariant.md").read_text())
+        levels += [row[head.index("reached")] for row in rows if row[0].startswith("setting 1")]
+    assert levels == ["the aim", "at least", "**no**"]
 
 
 def test_there_is_no_page_without_an_invariant_network(lab, tmp_path):
