@@ -36,6 +36,8 @@ _OWN = {
 }
 _LEFT = {f".{name}.part" for name in _OWN}  # of a file that could not be written to its end
 _LOCK = ".lock"
+# What runs did that were made before there was a choice.
+_DEFAULTS = {f.name: f.default for f in dataclasses.fields(RunConfig) if f.default is not dataclasses.MISSING}
 
 
 def check(folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -67,10 +69,7 @@ def read_config(folder: Path) -> dict | None:
     """
     path = folder / CONFIG
     try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-        for field in dataclasses.fields(RunConfig):
-            if field.default is not dataclasses.MISSING:
-                contents.setdefault(field.name, field.default)
+        contents = _DEFAULTS | json.loads(path.read_text(encoding="utf-8"))
         missing = {field.name for field in dataclasses.fields(RunConfig)} - set(contents)
         if missing:
             raise ValueError(f"{min(missing)!r} is missing")
