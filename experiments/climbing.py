@@ -15,7 +15,7 @@ from experiments.results import device_name, versions, write_json
 from experiments.rungs import LADDERS, PLAIN, RUNGS
 from experiments.trainer import Trainer
 
-DATASET, BATCH_SIZE = "mnist_5k", 50
+DATASET = "mnist_5k"
 _PAIRS = ((1, 3), (2, 4))  # settings that train on the same images
 _MODELS = {"lenet_fconv": "lenet_fconv", "narrow alexnet_fconv": "alexnet_fconv"}
 PLAIN_NAME = "plain network"
@@ -27,6 +27,7 @@ class Protocol:
 
     seeds: tuple[int, ...]
     epochs: int
+    batch_size: int
     learning_rate: float
 
 
@@ -68,7 +69,6 @@ def _begun(file, name, protocol, command):
     fresh = {
         "name": name,
         "dataset": DATASET,
-        "batch_size": BATCH_SIZE,
         **dataclasses.asdict(protocol),
         "seeds": list(protocol.seeds),
     }
@@ -84,9 +84,9 @@ def _begun(file, name, protocol, command):
 def _train(model, create, protocol, settings, splits):
     """{setting: test accuracy of each seed at its best validation epoch} and the number of parameters."""
     network = training.network(create)
-    plan = backends.plan(model, len(protocol.seeds), BATCH_SIZE, has_stats=network.has_stats)
+    plan = backends.plan(model, len(protocol.seeds), protocol.batch_size, has_stats=network.has_stats)
     trainer = Trainer(
-        network, plan, protocol.seeds, settings, batch_size=BATCH_SIZE, learning_rate=protocol.learning_rate
+        network, plan, protocol.seeds, settings, batch_size=protocol.batch_size, learning_rate=protocol.learning_rate
     )
     train = trainer.place(splits[settings[0]]["train"])
     validation = {setting: trainer.place(splits[setting]["validation"]) for setting in settings}

@@ -8,7 +8,7 @@ import numpy as np
 from experiments.climbing import DATASET, PLAIN_NAME, file_of
 from experiments.plots import pyplot, save
 from experiments.rungs import LADDERS, RUNGS
-from experiments.settings import SETTINGS
+from experiments.settings import DATASETS, SETTINGS
 
 PAGE, FIGURE = "why-fconv-lost.md", "ladder.png"
 
@@ -72,7 +72,7 @@ def write(output: Path) -> list[str]:
 
 def _ladder(ladder):
     seeds = ", ".join(map(str, ladder["seeds"]))
-    steps = 70 * ladder["epochs"]
+    steps = DATASETS[DATASET].num_train // ladder["batch_size"] * ladder["epochs"]
     lines = [
         f"## `{ladder['name']}`\n",
         f"{DATASET} (3,500 upright digits to train on, not MNIST), {steps:,} steps of {ladder['batch_size']} images on "

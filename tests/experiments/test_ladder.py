@@ -81,7 +81,8 @@ def test_the_command_trains_writes_the_page_and_keeps_what_there_is(lab, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--epochs", "7"), ("--epochs", "0"), ("--model", "lenet"), ("--seeds", "")]
+    ("option", "value"),
+    [("--epochs", "7"), ("--epochs", "0"), ("--batch-size", "64"), ("--model", "lenet"), ("--seeds", "")],
 )
 def test_bad_arguments(lab, tmp_path, option, value):
     argv = {"--model": "lenet_fconv", "--output": str(tmp_path / "out"), option: value}
