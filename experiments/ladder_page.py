@@ -8,7 +8,7 @@ import numpy as np
 from experiments.climbing import DATASET, PLAIN_NAME, file_of
 from experiments.plots import pyplot, save
 from experiments.rungs import LADDERS, RUNGS
-from experiments.settings import DATASETS, SETTINGS
+from experiments.settings import DATASETS, FAILED_BELOW, SETTINGS
 
 PAGE, FIGURE = "why-fconv-lost.md", "ladder.png"
 
@@ -39,7 +39,8 @@ has its own weights.""",
 on upright digits is training on turned ones, and the distance between settings 1 and 3 closes but for what is lost
 between the quarter turns. The price is capacity: where the flatten handed hundreds or thousands of numbers on, the
 mean hands on one for each feature. `lenet_fconv` with its one layer of two 5 x 5 filters cannot pay it: such a
-network only measures how much of two strokes a picture holds. `alexnet_fconv`, five layers deep, can.""",
+network only measures how much of two strokes a picture holds. More layers can:
+`alexnet_fconv` has five.""",
     "equal parameters": """\
 **The capacity.** The parameters that the flatten's dense layer no longer needs are spent on features and hidden
 units, up to those of the plain network. For one layer it is not the right currency: more strokes, each still 5 pixels
@@ -94,7 +95,16 @@ def _ladder(ladder):
             cells.append(cell if before is None else f"{cell} ({_gain(found, before, setting):+.1f})")
         lines.append(f"| {rung} | {found['num_parameters']:,} | {' | '.join(cells)} |")
         before = None if rung == PLAIN_NAME else found
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + _stuck(ladder)
+
+
+def _stuck(ladder):
+    """Says which runs stayed at chance: they are in the means."""
+    stuck = {rung: sum(value < FAILED_BELOW for values in found["test_accuracy"].values() for value in values)
+             for rung, found in ladder["rungs"].items()}  # fmt: skip
+    runs = ", ".join(f"{count} of {rung}" for rung, count in stuck.items() if count)
+    total = len(ladder["seeds"]) * len(SETTINGS)
+    return f"\nRuns that did not leave chance, of {total} on a rung, are in the means: {runs}.\n" if runs else ""
 
 
 def _gain(found, before, setting):
