@@ -27,9 +27,9 @@ class InvariantFConv(StagedModel):
     """F-Conv layers, then a maximum over rotations, a mean over space and two dense layers.
 
     Law: quarter turns of the picture leave the logits as they are, to rounding, whatever the parameters (4 must
-    divide `num_rotations`); other angles nearly.  What they lose by is kept small: the
-    filters have few frequencies and fade inside their kernels, the pools blur, and after each layer a soft disk
-    fades the features' corners, since the square frame, where padding begins, does not turn with the picture.
+    divide `num_rotations`).  Other angles nearly do: the filters have few frequencies and fade inside their
+    kernels, the pools blur, and after each layer a soft disk fades the features' corners, since the square frame,
+    where padding begins, does not turn with the picture (docs/equivariance.md).
 
     Args:
       layers: see `Layer`; padding `"SAME"`, batch norm and ReLU in each.
