@@ -19,18 +19,18 @@ _SQUARE = {"mask": "adaptive", "margin": None, "blur": None}
 
 # name: (frequencies of each layer, kernels of each layer, options)
 CHOICES = {
-    "the layers' defaults, mean pools": (None, None, _SQUARE),
-    "initial weights `he`": (None, None, {**_SQUARE, "init": "he"}),
+    "all frequencies, square masks, mean pools": (None, None, _SQUARE),
     "+ a disk over the features": (None, None, {**_SQUARE, "margin": 2.0}),
     "+ few frequencies": (_FEW, None, {**_SQUARE, "margin": 2.0}),
     "+ filters that fade": (_FEW, None, {"margin": 2.0, "blur": None}),
     "+ blurred pools": (_FEW, None, {}),
-    "+ kernels 9 and 7 in the first layers": ((5, 4, 3, 3), (9, 7, 5, 5), {}),
-    "as above but kernels; initial weights `he`": (_FEW, None, {"init": "he"}),
-    "as above but kernels; 4 rotations, inputs at 0, 22.5, 45, 67.5": (
+    "blurred pools, and kernels of 9 and 7 in the first layers": ((5, 4, 3, 3), (9, 7, 5, 5), {}),
+    "blurred pools, and initial weights `he`": (_FEW, None, {"init": "he"}),
+    "blurred pools, 4 rotations, inputs at 0, 22.5, 45, 67.5": (
         _FEW, None, {"num_rotations": 4, "input_turns": (0.0, 22.5, 45.0, 67.5)},
     ),
-    "as above but kernels; inputs at 0 and 22.5": (_FEW, None, {"input_turns": (0.0, 22.5)}),
+    "all frequencies, square masks, mean pools, inputs at 0 and 22.5": (None, None, {**_SQUARE, "input_turns": (0.0, 22.5)}),
+    "blurred pools, inputs at 0 and 22.5": (_FEW, None, {"input_turns": (0.0, 22.5)}),
 }  # fmt: skip
 
 

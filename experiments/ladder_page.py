@@ -95,6 +95,8 @@ def _ladder(ladder):
             cells.append(cell if before is None else f"{cell} ({_gain(found, before, setting):+.1f})")
         lines.append(f"| {rung} | {found['num_parameters']:,} | {' | '.join(cells)} |")
         before = None if rung == PLAIN_NAME else found
+    missing = [rung for rung in RUNGS if rung not in ladder["rungs"]]
+    lines += [f"\nNot run yet: {', '.join(missing)}; the command above continues."] if missing else []
     return "\n".join(lines) + "\n" + _stuck(ladder)
 
 
