@@ -16,6 +16,7 @@ ANGLES = (0.0, 11.0, 22.0, 34.0, 45.0)
 _SIZES = ((7, 8), (5, 8), (5, 12), (5, 16))  # kernel, features; the first two are pooled
 _FEW = (5, 3, 3, 3)
 _SQUARE = {"mask": "adaptive", "margin": None, "blur": None}
+_TWICE = {"input_turns": (0.0, 22.5)}
 
 # name: (frequencies of each layer, kernels of each layer, options)
 CHOICES = {
@@ -29,8 +30,8 @@ CHOICES = {
     "blurred pools, 4 rotations, inputs at 0, 22.5, 45, 67.5": (
         _FEW, None, {"num_rotations": 4, "input_turns": (0.0, 22.5, 45.0, 67.5)},
     ),
-    "all frequencies, square masks, mean pools, inputs at 0 and 22.5": (None, None, {**_SQUARE, "input_turns": (0.0, 22.5)}),
-    "blurred pools, inputs at 0 and 22.5": (_FEW, None, {"input_turns": (0.0, 22.5)}),
+    "all frequencies, square masks, mean pools, inputs at 0 and 22.5": (None, None, {**_SQUARE, **_TWICE}),
+    "blurred pools, inputs at 0 and 22.5": (_FEW, None, _TWICE),
 }  # fmt: skip
 
 
