@@ -35,12 +35,12 @@ nothing changes.) Alone this cannot help while the flatten behind it tells posit
 takes that for another digit. The maximum over rotations forgets the angle, but not yet the position: each pixel still
 has its own weights.""",
     "mean over space": """\
-**The positions.** The mean over space makes the network invariant: turned features have the same mean. Now training
-on upright digits is training on turned ones, and the distance between settings 1 and 3 closes but for what is lost
-between the quarter turns. The price is capacity: where the flatten handed hundreds or thousands of numbers on, the
-mean hands on one for each feature. `lenet_fconv` with its one layer of two 5 x 5 filters cannot pay it: such a
-network only measures how much of two strokes a picture holds. More layers can:
-`alexnet_fconv` has five.""",
+**The positions.** The mean over space makes the network invariant: a picture turned by 90 degrees has the same mean
+features. Of the distance between settings 1 and 3 only what is lost between the quarter turns is left (what the layers
+lose there, and how to keep it, is in [equivariance.md](../docs/equivariance.md)). The price is capacity: where the
+flatten handed hundreds or thousands of numbers on, the mean hands on one for each feature, and in as many steps less
+is learned. `lenet_fconv` with its one layer of two 5 x 5 filters cannot pay it at all: such a network only measures how
+much of two strokes a picture holds.""",
     "equal parameters": """\
 **The capacity.** The parameters that the flatten's dense layer no longer needs are spent on features and hidden
 units, up to those of the plain network. For one layer it is not the right currency: more strokes, each still 5 pixels
