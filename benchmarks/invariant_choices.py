@@ -104,6 +104,7 @@ def _page(contents):
         rows.append([name, f"{found['num_parameters']:,}", f"{found['seconds']:.0f}", *(f"{v:.3f}" for v in values),
                      f"{values[0] - min(values):.3f}"])  # fmt: skip
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    missing = [name for name in CHOICES if name not in contents["choices"]]
     conditions = f"{contents['epochs']} epochs (seed {contents['seed']} alone: differences of a point mean little)"
     return f"""# What each choice brings
 
@@ -114,7 +115,7 @@ Quarter turns are exact in every row. A `+` adds to the row above. The seconds a
 
 {table}
 
-Made by `{contents["command"]}`.
+Made by `{contents["command"]}`, which continues with what is missing: {", ".join(missing) or "nothing"}.
 """
 
 
