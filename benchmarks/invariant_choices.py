@@ -58,11 +58,12 @@ def main() -> None:
 
 
 def _train(frequencies, kernels, options):
+    import jax
     import numpy as np
 
     from experiments import training
     from experiments.data import Split, load
-    from experiments.rotated_mnist import rotate_images
+    from experiments.evaluation import turned
     from experiments.trainer import Trainer
     from fconv_jax.models.invariant import InvariantFConv, Layer
 
@@ -73,7 +74,8 @@ def _train(frequencies, kernels, options):
     )
     create = functools.partial(InvariantFConv, layers, **{"num_rotations": 8, "hidden": 64, **options})
     network = training.network(create)
-    train, test = (load("mnist_5k", 1)[name] for name in ("train", "test"))
+    splits = load("mnist_5k", 1)
+    train, test = splits["train"], splits["test"]
     plan = backends.plan("lenet_fconv_invariant", 1, BATCH_SIZE, has_stats=True)
     steps = EPOCHS * -(-len(train.labels) // BATCH_SIZE)
     trainer = Trainer(network, plan, (SEED,), (), batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
@@ -81,17 +83,13 @@ def _train(frequencies, kernels, options):
     data, states = trainer.place(train), trainer.init()
     began = time.monotonic()
     for epoch in range(EPOCHS):
-        orders, step = trainer.orders(data, epoch), 0
-        while step < trainer.num_steps(data):
-            states, losses, done = trainer.steps(states, orders, data, epoch, step, 1)
-            step += done
-    losses.block_until_ready()
+        states = trainer.epoch(states, data, epoch)
+    jax.block_until_ready(states)
     seconds = time.monotonic() - began
     accuracy = {}
     for angle in ANGLES:
-        turned = rotate_images(test.images[..., 0].astype(np.float32) / 255, angle)
-        images = np.round(np.clip(turned, 0, 1) * 255).astype(np.uint8)[..., None]
-        counts = trainer.confusion(states["params"], states["stats"], trainer.place(Split(images, test.labels, None)))
+        split = trainer.place(Split(turned(test.images, angle), test.labels, np.full_like(test.labels, angle)))
+        counts = trainer.confusion(states["params"], states["stats"], split)
         accuracy[f"{angle:g}"] = float(np.trace(counts[0]) / len(test.labels))
     return {"accuracy": accuracy, "num_parameters": training.num_parameters(network), "seconds": seconds}
 

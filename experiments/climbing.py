@@ -17,7 +17,6 @@ from experiments.trainer import Trainer
 
 DATASET = "mnist_5k"
 _PAIRS = ((1, 3), (2, 4))  # settings that train on the same images
-_MODELS = {"lenet_fconv": "lenet_fconv", "narrow alexnet_fconv": "alexnet_fconv"}
 PLAIN_NAME = "plain network"
 
 
@@ -36,13 +35,21 @@ def file_of(folder: Path, name: str) -> Path:
     return folder / f"{name.replace(' ', '_')}.json"
 
 
-def climb(name: str, protocol: Protocol, folder: Path, data_dir: str | None, command: str) -> None:
+def climb(model: str, name: str, protocol: Protocol, folder: Path, data_dir: str | None, command: str) -> None:
     """Trains the rungs that the folder does not have yet, the plain network first; each is written when it is done.
+
+    Args:
+      model: the network that backends are chosen by.
+      name: of the ladder, see `LADDERS`.
 
     Raises:
       InputError: a folder that cannot be written, or holds rungs of another protocol.
     """
     contents = _begun(file_of(folder, name), name, protocol, command)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # before hours of training, not after
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}): choose another --output") from error
     rungs = {PLAIN_NAME: PLAIN[name]}
     rungs |= {rung: functools.partial(LADDERS[name], repairs) for rung, repairs in RUNGS.items()}
     splits = {setting: load(DATASET, setting, data_dir=data_dir, progress=print) for pair in _PAIRS for setting in pair}
@@ -52,17 +59,28 @@ def climb(name: str, protocol: Protocol, folder: Path, data_dir: str | None, com
         began = time.monotonic()
         accuracy, parameters = {}, 0
         for pair in _PAIRS:
-            found, parameters = _train(_MODELS[name], create, protocol, pair, splits)
+            found, parameters = _train(model, create, protocol, pair, splits)
             accuracy |= {str(setting): values for setting, values in found.items()}
         seconds = time.monotonic() - began
         contents["rungs"][rung] = {"num_parameters": parameters, "test_accuracy": accuracy, "seconds": seconds}
         means = ", ".join(f"{setting}: {np.mean(accuracy[setting]):.4f}" for setting in sorted(accuracy))
         print(f"{number}/{len(rungs)} {rung}: test accuracy in setting {means} ({seconds:.0f} s)", flush=True)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(file_of(folder, name), contents)
-        except OSError as error:
-            raise InputError(f"{folder} cannot be written ({error.strerror}): choose another --output") from error
+        write_json(file_of(folder, name), contents)
+
+
+def read(file: Path) -> dict:
+    """Returns a ladder's numbers.
+
+    Raises:
+      InputError: a file that is not a ladder's.
+    """
+    try:
+        contents = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(contents, dict) or not isinstance(contents.get("rungs"), dict):
+            raise ValueError("no rungs")
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} is damaged ({error}): remove it, or choose another --output") from error
+    return contents
 
 
 def _begun(file, name, protocol, command):
@@ -73,7 +91,7 @@ def _begun(file, name, protocol, command):
         "seeds": list(protocol.seeds),
     }
     if file.exists():
-        contents = json.loads(file.read_text(encoding="utf-8"))
+        contents = read(file)
         different = [key for key, value in fresh.items() if contents.get(key) != value]
         if different:
             raise InputError(f"{file} was made with another {different[0]}: remove it, or choose another --output")
@@ -93,10 +111,7 @@ def _train(model, create, protocol, settings, splits):
     rotated = len(splits[settings[0]]["train"].labels) > len(splits[1]["train"].labels)
     states, epochs = trainer.init(), protocol.epochs // 5 if rotated else protocol.epochs
     for epoch in range(epochs):
-        orders, step = trainer.orders(train, epoch), 0
-        while step < trainer.num_steps(train):
-            states, _, done = trainer.steps(states, orders, train, epoch, step, plan.steps_per_call)
-            step += done
+        states = trainer.epoch(states, train, epoch)
         correct = {setting: _right(trainer, states, data)[0] for setting, data in validation.items()}
         states = trainer.keep_best(states, correct, epoch + 1)
     accuracy = {}

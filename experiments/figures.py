@@ -88,6 +88,7 @@ def _draw_gathered(output, results):
 
     from experiments import pictures
     from experiments.report import gathered
+    from experiments.results import read_angles
     from experiments.tables import label, order
 
     cells = sorted(gathered(results).items(), key=lambda item: order(item[1]))
@@ -95,9 +96,7 @@ def _draw_gathered(output, results):
     lines = {}
     for folder, cell in cells:
         if (folder / "angles.csv").exists():
-            table = np.genfromtxt(folder / "angles.csv", delimiter=",", names=True)
-            shape = (len(cell["seeds"]), -1)
-            lines[label(cell)] = table["angle"].reshape(shape)[0], table["accuracy"].reshape(shape)
+            lines[label(cell)] = read_angles(folder / "angles.csv")
     confusions = {label(cell): np.sum(cell["confusion"], axis=0) for _, cell in cells}
     if lines:
         pictures.plot_upright(output / "upright.png", lines)

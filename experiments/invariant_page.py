@@ -1,10 +1,10 @@
 """The page invariant.md: what the invariant network reaches against what was asked, beside the plain network."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
+from experiments.results import read_angles
 from experiments.settings import INVARIANT
 from experiments.tables import label
 
@@ -34,11 +34,12 @@ and for full MNIST, which has not been run here (55,000 upright digits, 275,000 
 ```sh
 python -m experiments.sweep --models lenet,lenet_fconv --dataset mnist
 python -m experiments.sweep --settings 1,3 --models lenet_fconv_invariant,alexnet_fconv_invariant --dataset mnist
-python -m experiments.sweep --settings 2,4 --models lenet_fconv_invariant,alexnet_fconv_invariant --dataset mnist --epochs 3
+python -m experiments.sweep --settings 2,4 --models lenet_fconv_invariant,alexnet_fconv_invariant --dataset mnist \\
+    --epochs 3
 python -m experiments.evaluate checkpoints/setting3_lenet_fconv_invariant_mnist --angles
 python -m experiments.report --output results
 ```
-"""  # noqa: E501 (a command is one line)
+"""
 
 
 def write(output: Path, kept: dict[Path, dict]) -> list[str]:
@@ -124,18 +125,19 @@ def _mean(setting):
 def _gap(cells, dataset, model):
     """Upright minus turned accuracy of each seed; the test split of setting 3 is each upright digit and four copies."""
     cell, folder = cells.get((dataset, 3, model), (None, None))
-    angles = _angles(folder)
-    if angles is None:
+    found = _angles(folder)
+    if found is None:
         return None
-    upright = angles[0]
+    angles, accuracy = found
+    upright = accuracy[:, angles == 0][:, 0]
     turned = (5 * np.array(cell["test_accuracy"]) - upright) / 4
     return float(np.mean(upright - turned)), float(np.std(upright - turned, ddof=1)) if len(turned) > 1 else None
 
 
 def _worst_angle(cells, dataset, model):
     _, folder = cells.get((dataset, 3, model), (None, None))
-    angles = _angles(folder)
-    return None if angles is None else (min(float(np.mean(values)) for values in angles.values()), None)
+    found = _angles(folder)
+    return None if found is None else (float(found[1].mean(0).min()), None)
 
 
 def _minutes(cells, dataset, model):
@@ -144,14 +146,10 @@ def _minutes(cells, dataset, model):
 
 
 def _angles(folder):
-    """{angle: accuracy of each seed} of a cell's angles.csv."""
+    """The angles and accuracies of a cell's angles.csv, if it has one."""
     if folder is None or not (folder / "angles.csv").exists():
         return None
-    found = {}
-    with (folder / "angles.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            found.setdefault(int(row["angle"]), []).append(float(row["accuracy"]))
-    return {angle: np.array(values) for angle, values in found.items()}
+    return read_angles(folder / "angles.csv")
 
 
 def _text(measured):

@@ -56,7 +56,7 @@ def _climb(options, line):
 
     name = _BASES[options.model]
     protocol = climbing.Protocol(options.seeds, options.epochs, options.batch_size, options.learning_rate)
-    climbing.climb(name, protocol, options.output / "ladder", options.data_dir, line)
+    climbing.climb(options.model, name, protocol, options.output / "ladder", options.data_dir, line)
     written = ladder_page.write(options.output)
     print(f"saved in {options.output}/: {', '.join(written)}")
 

@@ -1,11 +1,10 @@
 """The page why-fconv-lost.md and its figure, from the ladders' numbers."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
-from experiments.climbing import DATASET, PLAIN_NAME, file_of
+from experiments.climbing import DATASET, PLAIN_NAME, file_of, read
 from experiments.plots import pyplot, save
 from experiments.rungs import LADDERS, RUNGS
 from experiments.settings import DATASETS, FAILED_BELOW, SETTINGS
@@ -60,7 +59,7 @@ experiments.audit --model NAME`.
 
 def write(output: Path) -> list[str]:
     """Writes OUTPUT/why-fconv-lost.md and OUTPUT/figures/ladder.png from the ladders that there are; their names."""
-    ladders = {name: json.loads(file_of(output / "ladder", name).read_text(encoding="utf-8"))
+    ladders = {name: read(file_of(output / "ladder", name))
                for name in LADDERS if file_of(output / "ladder", name).exists()}  # fmt: skip
     (output / "figures").mkdir(parents=True, exist_ok=True)
     plot(output / "figures" / FIGURE, ladders)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.results import read_angles
+
 
 def plot_curves(path: Path, results: dict) -> None:
     """Writes curves.png: training loss and validation accuracy, seeds as thin lines, their mean bold."""
@@ -43,9 +45,8 @@ def plot_angle_files(path: Path, files: dict[str, Path]) -> None:
     """Writes accuracy against the angle, the mean of the seeds, for each {title: angles.csv}."""
     figure, axis = pyplot().subplots(figsize=(9, 4), layout="constrained")
     for title, file in files.items():
-        table = np.genfromtxt(file, delimiter=",", names=True)
-        angles = np.unique(table["angle"])
-        axis.plot(angles, [table["accuracy"][table["angle"] == a].mean() for a in angles], marker=".", label=title,
+        angles, accuracy = read_angles(file)
+        axis.plot(angles, accuracy.mean(0), marker=".", label=title,
                   linestyle="-" if "fconv" in title else "--")  # fmt: skip
     axis.set(xlabel="angle of all test digits (degrees)", ylabel="test accuracy", ylim=(0, 1))
     axis.set_xticks(range(-180, 181, 45))

@@ -95,6 +95,13 @@ def write_curves(path: Path, results: dict) -> None:
     os.replace(temporary, path)
 
 
+def read_angles(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the angles and the accuracy `[seed, angle]` of an angles.csv, as `experiments.evaluate` writes it."""
+    table = np.atleast_1d(np.genfromtxt(path, delimiter=",", names=True))
+    angles = np.unique(table["angle"])
+    return angles, np.stack([table["accuracy"][table["angle"] == angle] for angle in angles], axis=1)
+
+
 def print_tables(console, results: dict) -> None:
     """Prints the final table: a row for each seed, the means, and the accuracy of each class."""
     from rich.table import Table

@@ -13,6 +13,7 @@ how the work is cut, so any seed can be replayed alone and any step can be taken
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Callable
 
 import jax
@@ -264,7 +265,7 @@ def over_seeds(plan: Plan, function: Callable, in_axes: tuple[int | None, ...]) 
         if not plan.unrolled:
             return jax.lax.map(one, seeded)
         count = jax.tree.leaves(seeded)[0].shape[0]
-        results = [one(jax.tree.map(lambda x: x[i], seeded)) for i in range(count)]  # noqa: B023 (used at once)
+        results = [one(jax.tree.map(operator.itemgetter(i), seeded)) for i in range(count)]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
     return mapped

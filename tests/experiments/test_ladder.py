@@ -80,6 +80,18 @@ def test_the_command_trains_writes_the_page_and_keeps_what_there_is(lab, tmp_pat
     assert "another learning_rate" in capfd.readouterr().err
 
 
+def test_a_damaged_ladder_and_a_folder_that_cannot_be_written(lab, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(climbing, "load", lab.load)
+    file = tmp_path / "ladder" / "lenet_fconv.json"
+    file.parent.mkdir()
+    for text in ("[1]", "{", '{"rungs": 3}'):
+        file.write_text(text)
+        assert lab.call(ladder.main, "--model", "lenet_fconv", "--output", tmp_path) == 2
+        assert "is damaged" in capfd.readouterr().err and file.read_text() == text
+    assert lab.call(ladder.main, "--model", "lenet_fconv", "--output", file) == 2
+    assert "choose another --output" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [("--epochs", "7"), ("--epochs", "0"), ("--batch-size", "64"), ("--model", "lenet"), ("--seeds", "")],

@@ -11,8 +11,7 @@ import pytest
 from flax import nnx
 
 from experiments import data
-from experiments.evaluation import Evaluator
-from experiments.rotated_mnist import rotate_images
+from experiments.evaluation import Evaluator, turned
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "checkpoints").glob("setting*_lenet_fconv_invariant_mnist_5k"))
@@ -57,10 +56,8 @@ def test_a_shipped_network_repeats_its_figures(folder, digits):
         with (folder / "angles.csv").open() as file:
             found = {(row["seed"], row["angle"]): float(row["accuracy"]) for row in csv.DictReader(file)}
         seed = str(results["seeds"][ROW])
-        turned = rotate_images(images[..., 0].astype(np.float32) / 255, 45)
-        turned = np.round(np.clip(turned, 0, 1) * 255).astype(np.uint8)[..., None]
         assert abs(upright - found[seed, "0"]) <= TWO_DIGITS
-        assert abs(accuracy(logits, turned, labels) - found[seed, "45"]) <= TWO_DIGITS
+        assert abs(accuracy(logits, turned(images, 45), labels) - found[seed, "45"]) <= TWO_DIGITS
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name[:8])
