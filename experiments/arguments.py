@@ -52,6 +52,12 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         "--schedule", choices=SCHEDULES, help="of the learning rate (default constant; invariant networks cosine)"
     )
     parser.add_argument("--weight-decay", type=not_negative, metavar="X", help="of weights, as in AdamW (default 0)")
+    parser.add_argument(
+        "--label-smoothing",
+        type=below_one,
+        metavar="X",
+        help="the share of a label that is spread over all classes (default 0)",
+    )
     parser.add_argument("--init", choices=["report", "he"], help="initial weights (default report, as published)")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], help="of the arithmetic (default float32)")
     parser.add_argument("--seed-map", choices=SEED_MAPS, help="how seeds share one program (default auto)")
@@ -112,6 +118,14 @@ def not_negative(text: str) -> float:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
         raise argparse.ArgumentTypeError(f"{text!r} must be a number of at least 0")
+    return value
+
+
+def below_one(text: str) -> float:
+    """An argparse type: a number from 0 to below 1."""
+    value = not_negative(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be below 1")
     return value
 
 

@@ -69,6 +69,7 @@ class Training:
             init=config.init,
             precision=config.precision,
             num_classes=DATASETS[config.dataset].num_classes,
+            label_smoothing=config.label_smoothing,
         )
         plan = backends.plan(
             config.model,

@@ -86,6 +86,7 @@ def _check_types(contents):
     """Checks that a configuration's values are such as the command line accepts."""
     least = {"setting": 1, "data_seed": 0, "epochs": 1, "batch_size": 1}
     seeds, rate, decay = contents["seeds"], contents["learning_rate"], contents["weight_decay"]
+    smoothing = contents["label_smoothing"]
     right = {
         **{name: _is_whole(contents[name], low) for name, low in least.items()},
         **{name: isinstance(contents[name], str) for name in ("model", "dataset")},
@@ -95,6 +96,7 @@ def _check_types(contents):
         "learning_rate": isinstance(rate, float) and math.isfinite(rate) and rate > 0,
         "schedule": contents["schedule"] in SCHEDULES,
         "weight_decay": isinstance(decay, float) and math.isfinite(decay) and decay >= 0,
+        "label_smoothing": isinstance(smoothing, float) and 0 <= smoothing < 1,
         "seeds": isinstance(seeds, list)
         and bool(seeds)
         and all(_is_whole(seed, 0) and seed < 2**32 for seed in seeds)

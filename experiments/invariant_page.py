@@ -166,7 +166,8 @@ def _conditions(found):
         lines.append(
             f"- {cell['dataset']}, setting {cell['setting']}, `{label(cell)}`: {cell['num_parameters']:,} parameters; "
             f"{cell['epochs']} epochs of batches of {cell['batch_size']}, Adam at {cell['learning_rate']:g}, "
-            f"{cell['schedule']} schedule, weight decay {cell['weight_decay']:g}; seeds "
+            f"{cell['schedule']} schedule, weight decay {cell['weight_decay']:g}, label "
+            f"smoothing {cell['label_smoothing']:g}; seeds "
             f"{', '.join(map(str, cell['seeds']))}; {cell['device']}, {cell['wall_seconds'] / 60:.0f} min: "
             f"`{cell['command']}`"
         )

@@ -42,7 +42,7 @@ def summarize(config: RunConfig, curves: dict, best_epoch, test_confusion, *, nu
         **{name: getattr(config, name) for name in ("model", "setting", "dataset")},
         "seeds": list(config.seeds),
         **{name: getattr(config, name) for name in ("epochs", "batch_size", "learning_rate", "schedule")},
-        **{name: getattr(config, name) for name in ("weight_decay", "init", "precision")},
+        **{name: getattr(config, name) for name in ("weight_decay", "label_smoothing", "init", "precision")},
         "data_seed": config.data_seed,
         "test_accuracy": test_accuracy,
         "mean": statistics.fmean(good) if good else None,

@@ -41,6 +41,7 @@ class Protocol:
     learning_rate: float = 2e-4
     schedule: str = "constant"
     weight_decay: float = 0.0
+    label_smoothing: float = 0.0
 
 
 SCHEDULES = ("constant", "cosine")
@@ -120,3 +121,4 @@ class RunConfig:
     seed_map: str
     schedule: str = "constant"  # defaults: of runs that were made before there was a choice
     weight_decay: float = 0.0
+    label_smoothing: float = 0.0

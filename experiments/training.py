@@ -29,7 +29,7 @@ _INITIAL, _ORDER, _DROPOUT = range(3)  # purposes of a seed's random numbers
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network without its numbers: `graphdef` merged with params and stats is the model.
+    """A network without its numbers, and its loss: `graphdef` merged with params and stats is the model.
 
     `has_stats`: batch statistics make the images of a batch depend on each other, so that a
     batch must not be cut.
@@ -40,6 +40,7 @@ class Network:
     num_classes: int
     compute_dtype: jnp.dtype
     has_stats: bool
+    label_smoothing: float = 0.0
 
     def expand(self, params):
         """Returns the parameters with F-Conv coefficients expanded to filters, as `apply` takes them."""
@@ -69,11 +70,30 @@ class Network:
         logits = model(self._cast(images.astype(jnp.float32) / 255), rngs=keys)
         return logits.astype(jnp.float32), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
+    def losses(self, logits, labels):
+        """Returns the cross-entropy of each image, with the label y smoothed over the n classes.
+
+            loss = -sum_c q_c log softmax(logits)_c,    q_c = (1 - s) [c = y] + s / n
+
+        with the label smoothing s (Szegedy et al., CVPR 2016); s = 0 is the report's loss.
+        """
+        if self.label_smoothing == 0.0:
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, self.num_classes), self.label_smoothing)
+        return optax.softmax_cross_entropy(logits, targets)
+
     def _cast(self, x):
         return x.astype(self.compute_dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
-def build(name: str, *, init: str = "report", num_classes: int = 10, precision: str = "float32") -> Network:
+def build(
+    name: str,
+    *,
+    init: str = "report",
+    num_classes: int = 10,
+    precision: str = "float32",
+    label_smoothing: float = 0.0,
+) -> Network:
     """Returns the network `name` of `fconv_jax.models`, without making parameters.
 
     Args:
@@ -86,13 +106,16 @@ def build(name: str, *, init: str = "report", num_classes: int = 10, precision: 
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision (={precision!r}) must be 'float32' or 'bfloat16'")
     create = functools.partial(fconv_jax.models.create, name, init=init, num_classes=num_classes)
-    return network(create, num_classes=num_classes, precision=precision)
+    return network(create, num_classes=num_classes, precision=precision, label_smoothing=label_smoothing)
 
 
-def network(create: Callable, *, num_classes: int = 10, precision: str = "float32") -> Network:
+def network(
+    create: Callable, *, num_classes: int = 10, precision: str = "float32", label_smoothing: float = 0.0
+) -> Network:
     """Returns the network that `create(rngs=...)` makes, without making parameters."""
     graphdef, _, stats = nnx.split(nnx.eval_shape(lambda: create(rngs=nnx.Rngs(0))), nnx.Param, ...)
-    return Network(graphdef, create, num_classes, jnp.dtype(precision), bool(jax.tree.leaves(stats)))
+    has_stats = bool(jax.tree.leaves(stats))
+    return Network(graphdef, create, num_classes, jnp.dtype(precision), has_stats, label_smoothing)
 
 
 def abstract_model(network: Network) -> nnx.Module:
@@ -285,7 +308,7 @@ def batch_gradient(network, plan, state, key, batch, data):
 
     def loss(filters, rows):
         logits, stats = network.apply(filters, state["stats"], images[chosen[rows]], keys[rows])
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[chosen[rows]])
+        losses = network.losses(logits, labels[chosen[rows]])
         return jnp.sum(jnp.where(weights[rows] > 0, losses * weights[rows], 0.0)), stats
 
     value_and_gradient = jax.value_and_grad(loss, has_aux=True)

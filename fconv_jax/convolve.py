@@ -142,7 +142,7 @@ def _cpu_algorithm(x, kernel, strides):
     full_precision = jnp.promote_types(x.dtype, kernel.dtype) in (jnp.float32, jnp.float64)
     if strides == 1 and k == 3 and min(in_features, out_features) >= _WINOGRAD_CHANNELS and full_precision:
         return _by_winograd
-    if k * k * in_features <= _MANY_INPUTS:
+    if k * k * in_features <= _MANY_INPUTS or k > min(x.shape[1:3]):  # XLA's own is 20 times slower below the kernel
         return _by_windows
     return _direct
 

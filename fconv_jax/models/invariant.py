@@ -8,7 +8,7 @@ from flax import nnx
 
 from fconv_jax.layers import GroupFConv, LiftingFConv
 from fconv_jax.models.initial import plain_dense
-from fconv_jax.models.stages import Dropout, StagedModel, mean_over_space
+from fconv_jax.models.stages import Dropout, StagedModel, mean_over_space, means_over_space
 from fconv_jax.pooling import blur_pool, max_over_rotations, spatial_mean_pool
 from fconv_jax.turns import inside_disk, rotate_image
 
@@ -37,6 +37,8 @@ class InvariantFConv(StagedModel):
       mask: of the layers' basis, see `fourier_basis`.
       margin: of the disk in per cent of the radius, see `disk_mask`; `None` for no disk.
       blur: window of the Gaussian pools (`blur_pool`); `None` for the mean of 2 x 2 pixels.
+      power: p of the power mean over space that the dense layer sees beside the mean, see `means_over_space`;
+        `None` for the mean alone.
       input_turns: angles in degrees by which the picture is also turned (cubic spline) before the first layer;
         the pooled features are averaged over them.  (0.0,) leaves that out.
       hidden: units of the first dense layer.
@@ -54,6 +56,7 @@ class InvariantFConv(StagedModel):
         mask: str = "fading",
         margin: float | None = 2.0,
         blur: int | None = 5,
+        power: float | None = None,
         input_turns: tuple[float, ...] = (0.0,),
         hidden: int,
         dropout: float = 0.0,
@@ -62,6 +65,7 @@ class InvariantFConv(StagedModel):
         rngs: nnx.Rngs,
     ):
         self.layers, self.input_turns, self.margin, self.blur = layers, input_turns, margin, blur
+        self.power = power
         before = 1
         for number, layer in enumerate(layers, start=1):
             kind = LiftingFConv if number == 1 else GroupFConv
@@ -81,7 +85,7 @@ class InvariantFConv(StagedModel):
             setattr(self, f"norm{number}", nnx.BatchNorm(layer.features, momentum=0.9, rngs=rngs))
             before = layer.features
         self.dropout = Dropout(dropout)
-        self.dense1 = plain_dense(before, hidden, init=init, rngs=rngs)
+        self.dense1 = plain_dense(before * (1 if power is None else 2), hidden, init=init, rngs=rngs)
         self.dense2 = plain_dense(hidden, num_classes, init=init, rngs=rngs)
 
     @property
@@ -97,7 +101,11 @@ class InvariantFConv(StagedModel):
             if layer.pool:
                 pool = spatial_mean_pool if self.blur is None else functools.partial(blur_pool, window=self.blur)
                 stages.append((f"pool{number}", pool))
-        stages += [("max_over_rotations", max_over_rotations), ("mean_over_space", mean_over_space)]
+        stages.append(("max_over_rotations", max_over_rotations))
+        if self.power is None:
+            stages.append(("mean_over_space", mean_over_space))
+        else:
+            stages.append(("means_over_space", functools.partial(means_over_space, power=self.power)))
         if len(self.input_turns) > 1:
             stages.append(("mean_over_turns", functools.partial(_mean_over_turns, count=len(self.input_turns))))
         stages += [("dropout", self.dropout)] if self.dropout.rate > 0.0 else []

@@ -1,6 +1,7 @@
 """What every model shares: it runs through an ordered tuple of named stages."""
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from fconv_jax.pooling import FieldDropout, image_keys
@@ -24,6 +25,20 @@ def flatten(x: jax.Array) -> jax.Array:
 def mean_over_space(x: jax.Array) -> jax.Array:
     """`[batch, height, width, channel]` -> `[batch, channel]`: what is left does not depend on positions."""
     return x.mean(axis=(1, 2))
+
+
+def means_over_space(x: jax.Array, power: float) -> jax.Array:
+    """`[batch, height, width, channel]` of numbers from 0 -> `[batch, 2 channel]`: the mean, and the power mean
+
+        m_p = (mean_{i, j} x[i, j]^p)^(1 / p),
+
+    which tells how strong a feature is where it is strongest, as a maximum would, but depends less on how the
+    pixels fall.  The mean of a stroke tells how much of it there is.
+    """
+    # Divided by the maximum, which cancels, no power overflows; 1e-12 keeps the root's gradient finite at zero.
+    most = jax.lax.stop_gradient(x.max(axis=(1, 2), keepdims=True)) + 1e-6
+    root = (jnp.mean((x / most) ** power, axis=(1, 2)) + 1e-12) ** (1 / power)
+    return jnp.concatenate([x.mean(axis=(1, 2)), most[:, 0, 0] * root], axis=-1)
 
 
 class StagedModel(nnx.Module):

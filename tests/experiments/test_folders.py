@@ -89,10 +89,10 @@ def test_a_run_from_before_there_were_schedules_is_read(tmp_path):
     folders.write_config(tmp_path, CONFIG, "digest")
     path = tmp_path / "config.json"
     contents = json.loads(path.read_text())
-    assert (contents.pop("schedule"), contents.pop("weight_decay")) == ("constant", 0.0)
+    assert [contents.pop(name) for name in ("schedule", "weight_decay", "label_smoothing")] == ["constant", 0.0, 0.0]
     path.write_text(json.dumps(contents))
     saved = folders.read_config(tmp_path)
-    assert (saved["schedule"], saved["weight_decay"]) == ("constant", 0.0)
+    assert [saved[name] for name in ("schedule", "weight_decay", "label_smoothing")] == ["constant", 0.0, 0.0]
     folders.check_same(tmp_path, saved, CONFIG, "digest")
     with pytest.raises(folders.InputError, match="begun with schedule 'constant', now it is 'cosine'"):
         folders.check_same(tmp_path, saved, dataclasses.replace(CONFIG, schedule="cosine"), "digest")

@@ -273,6 +273,27 @@ def test_a_network_with_batch_statistics(lab):
     assert all(jax.tree.leaves(moved)) and jax.tree.leaves(moved)
 
 
+def test_smoothed_labels():
+    """The loss of the equation, written out; and without smoothing the cross-entropy itself."""
+    logits = jnp.asarray([[2.0, -1.0, 0.5], [0.0, 0.0, 3.0]])
+    labels = jnp.asarray([0, 1])
+    log_p = np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
+    network = training.build("lenet", num_classes=3, label_smoothing=0.3)
+    targets = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
+    np.testing.assert_allclose(network.losses(logits, labels), -(targets * log_p).sum(1), rtol=1e-6)
+    plain = training.build("lenet", num_classes=3)
+    np.testing.assert_allclose(plain.losses(logits, labels), -log_p[[0, 1], [0, 1]], rtol=1e-6)
+
+
+def test_label_smoothing_reaches_the_gradient(lab):
+    split = lab.split("train", False)
+    found = []
+    for smoothing in (0.0, 0.2):
+        network = training.build("lenet_classic", label_smoothing=smoothing)
+        found.append(train(network, LOOP, (0,), split)[1])
+    assert not np.allclose(found[0], found[1], rtol=1e-3)
+
+
 def test_unknown_names():
     for options, named in [(("lenot",), "lenot"), (("lenet", "hee"), "hee")]:
         with pytest.raises(ValueError, match=named):

@@ -9,6 +9,7 @@ from flax import nnx
 
 import fconv_jax
 from fconv_jax.models.invariant import InvariantFConv, Layer
+from fconv_jax.models.stages import means_over_space
 
 # Quarter turns permute pixels and rotations: what is left is the order of float32 sums, relative to the largest logit.
 EXACT = 1e-5
@@ -60,6 +61,8 @@ def test_quarter_turns_leave_the_logits_whatever_the_parameters(name):
         {"num_rotations": 4},
         {"input_turns": (0.0, 30.0)},
         {"init": "he"},
+        {"power": 8.0},
+        {"power": 8.0, "input_turns": (0.0, 30.0)},
         {"margin": None, "blur": None, "mask": "adaptive"},
     ],
 )
@@ -116,3 +119,22 @@ def test_training_mode_with_dropout_needs_keys():
     with pytest.raises(ValueError, match="needs rngs in training mode"):
         model(images())
     assert model(images(), rngs=jax.random.key(0)).shape == (2, 10)
+
+
+def test_the_power_mean_over_space():
+    """The equation, from the mean (p = 1) to nearly the maximum, with a finite gradient where a feature is silent."""
+    x = np.random.RandomState(0).uniform(size=(2, 3, 5, 4)).astype(np.float32)
+    for power in (1, 4, 8):
+        expected = np.concatenate([x.mean((1, 2)), (x.astype(np.float64) ** power).mean((1, 2)) ** (1 / power)], -1)
+        np.testing.assert_allclose(means_over_space(x, power), expected, rtol=1e-4)
+    np.testing.assert_allclose(means_over_space(x, 200)[:, 4:], x.max((1, 2)), rtol=0.05)
+    np.testing.assert_allclose(means_over_space(1e9 * x, 8), 1e9 * means_over_space(x, 8), rtol=1e-3)
+    gradient = jax.grad(lambda x: means_over_space(x, 8).sum())(jnp.zeros((1, 2, 2, 1)))
+    assert np.isfinite(gradient).all()
+
+
+def test_the_gradient_of_the_power_mean_is_that_of_the_equation():
+    x = jnp.asarray(np.random.RandomState(1).uniform(0.5, 1, size=(1, 3, 3, 2)), jnp.float32)
+    ours = jax.grad(lambda x: means_over_space(x, 8)[:, 2:].sum())(x)
+    plain = jax.grad(lambda x: (jnp.mean(x**8, (1, 2)) ** (1 / 8)).sum())(x)
+    np.testing.assert_allclose(ours, plain, rtol=1e-4)
