@@ -25,6 +25,7 @@ CHOICES = {
     "+ few frequencies": (_FEW, None, {**_SQUARE, "margin": 2.0}),
     "+ filters that fade": (_FEW, None, {"margin": 2.0, "blur": None}),
     "+ blurred pools": (_FEW, None, {}),
+    "blurred pools, and a power mean (p = 8) over space beside the mean": (_FEW, None, {"power": 8.0}),
     "blurred pools, and kernels of 9 and 7 in the first layers": ((5, 4, 3, 3), (9, 7, 5, 5), {}),
     "blurred pools, and initial weights `he`": (_FEW, None, {"init": "he"}),
     "blurred pools, 4 rotations, inputs at 0, 22.5, 45, 67.5": (

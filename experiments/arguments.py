@@ -41,9 +41,9 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--num-seeds", type=whole(1), metavar="N", help="train seeds 0..N-1 (default 5)")
     seeds.add_argument("--seeds", type=seed_list, metavar="A,B,...", help="train these seeds")
-    parser.add_argument("--epochs", type=whole(1), metavar="N", help="default: 200; invariant networks 12")
+    parser.add_argument("--epochs", type=whole(1), metavar="N", help="default: 200; invariant networks 8")
     parser.add_argument(
-        "--batch-size", type=whole(1), metavar="N", help="default: 4096; 256 on mnist_5k; invariant networks 64"
+        "--batch-size", type=whole(1), metavar="N", help="default: 4096; 256 on mnist_5k; invariant networks 16"
     )
     parser.add_argument(
         "--learning-rate", type=positive, metavar="X", help="of Adam (default 2e-4; invariant networks 5e-3)"
@@ -56,7 +56,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         "--label-smoothing",
         type=below_one,
         metavar="X",
-        help="the share of a label that is spread over all classes (default 0)",
+        help="the share of a label that is spread over all classes (default 0; invariant networks 0.1)",
     )
     parser.add_argument("--init", choices=["report", "he"], help="initial weights (default report, as published)")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], help="of the arithmetic (default float32)")

@@ -14,9 +14,9 @@ _MODELS = ("lenet", "lenet_fconv", "lenet_fconv_invariant")
 _INTRODUCTION = """\
 # Trained on upright digits, right on turned ones
 
-`lenet_fconv_invariant` is four F-Conv layers, a maximum over rotations, a mean over space and two dense layers. Its
-logits do not change when the picture makes a quarter turn, whatever its parameters, and hardly change between. It has
-at most the parameters of `lenet` and has seen no turned digit in settings 1 and 3.
+`lenet_fconv_invariant` is four F-Conv layers, a maximum over rotations, a mean and a power mean (p = 8) over space and
+two dense layers. Its logits do not change when the picture makes a quarter turn, whatever its parameters, and hardly
+change between. It has at most the parameters of `lenet` and has seen no turned digit in settings 1 and 3.
 """
 
 _COMMANDS = """\

@@ -126,12 +126,14 @@ lenet_fconv_invariant = functools.partial(
     InvariantFConv,
     (Layer(9, 8, 5, pool=True), Layer(7, 12, 4, pool=True), Layer(5, 24, 3), Layer(5, 32, 3)),
     num_rotations=8,
+    power=8.0,
     hidden=64,
 )
 alexnet_fconv_invariant = functools.partial(
     InvariantFConv,
     (Layer(9, 16, 5, pool=True), Layer(7, 32, 4, pool=True), Layer(5, 48, 3), Layer(5, 48, 3), Layer(5, 64, 3)),
     num_rotations=8,
+    power=8.0,
     hidden=512,
     dropout=0.5,
 )

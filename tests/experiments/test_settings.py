@@ -27,7 +27,7 @@ def test_only_invariant_networks_leave_the_reports_protocol():
     for name in MODELS:
         own = protocol(name, "mnist_5k")
         assert (own == DATASETS["mnist_5k"].protocol) == (name not in INVARIANT)
-        assert (own.schedule == "constant" and own.weight_decay == 0.0) == (name not in INVARIANT)
+        assert (own.schedule == "constant" and own.label_smoothing == 0.0) == (name not in INVARIANT)
 
 
 @pytest.mark.parametrize(("dataset", "upright", "rotated"), [("mnist", 14, 68), ("mnist_5k", 14, 69)])
