@@ -5,6 +5,7 @@ JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROC
 """
 
 import os
+import sys
 
 import jax
 import numpy as np
@@ -33,6 +34,22 @@ def join() -> None:
         jax.distributed.initialize(num_processes=count, process_id=index)
     elif are_several():
         jax.distributed.initialize()
+    else:
+        return
+    if jax.default_backend() == "cpu":
+        _keep_gloo_silent()
+
+
+def _keep_gloo_silent():
+    """Drops what C++ writes to standard output: gloo's threads report each connection there, and have no switch."""
+    if sys.stdout is None or sys.stdout is not sys.__stdout__ or sys.stdout.fileno() != 1:
+        return  # somebody else's stream, such as a notebook's
+    sys.stdout.flush()
+    options = {"encoding": sys.stdout.encoding, "errors": sys.stdout.errors}
+    sys.stdout = open(os.dup(1), "w", buffering=1, **options)  # noqa: SIM115 - lives as long as the process
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
 
 
 def is_first() -> bool:
