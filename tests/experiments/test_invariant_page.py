@@ -56,3 +56,14 @@ def test_points_above_the_plain_network(lab, tmp_path):
 def test_there_is_no_page_without_an_invariant_network(lab, tmp_path):
     assert invariant_page.write(tmp_path, {tmp_path: lab.cell("lenet")}) == []
     assert not (tmp_path / "invariant.md").exists()
+
+
+def test_a_short_run_of_the_large_network_is_told(lab, tmp_path):
+    kept = cells(lab, tmp_path)
+    more = {"num_parameters": 5, "learning_rate": 5e-3, "schedule": "cosine", "weight_decay": 0.0}
+    large = lab.cell(
+        "alexnet_fconv_invariant", 3, accuracy=(0.875,), failed=(), seeds=(7,), label_smoothing=0.1, **more
+    )
+    invariant_page.write(tmp_path, kept | {tmp_path / "large": large})
+    (line,) = (line for line in (tmp_path / "invariant.md").read_text().splitlines() if "made for GPUs" in line)
+    assert "setting 3 of" in line and line.endswith("seeds 7: 0.8750.")
