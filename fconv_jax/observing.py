@@ -12,18 +12,16 @@ def observed(function: Callable) -> Callable:
     """The function itself, which tells the listener, if there is one, of each call."""
 
     @functools.wraps(function)
-    def called(x, *args, **options):
+    def called(*args, **options):
         listener = _listener.get()
-        if listener is None:
-            return function(x, *args, **options)
-        return listener(called, x, args, options)
+        return function(*args, **options) if listener is None else listener(called, args, options)
 
     return called
 
 
 @contextlib.contextmanager
 def listening(listener: Callable) -> Iterator[None]:
-    """Within it, `listener(function, x, args, options)` makes the calls of observed functions."""
+    """Within it, `listener(function, args, options)` makes the calls of observed functions."""
     token = _listener.set(listener)
     try:
         yield

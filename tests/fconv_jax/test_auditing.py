@@ -115,7 +115,113 @@ def test_errors_are_those_of_equivariance_error():
     np.testing.assert_allclose(logits.signal, jnp.linalg.norm(y - y.mean(0)) / jnp.linalg.norm(y), rtol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(28, 27, 1), (28, 28)])
+class Small(nnx.Module):
+    """A lifting layer, something in between, the maximum over rotations and the mean over space."""
+
+    def __init__(self, middle):
+        self.conv = fc.LiftingFConv(1, 2, 3, padding="SAME", rngs=nnx.Rngs(0))
+        self.middle = middle
+
+    def __call__(self, x):
+        return self.middle(fc.max_over_rotations(self.conv(x))).mean((1, 2))
+
+
+@pytest.mark.parametrize(
+    ("pool", "words"),
+    [
+        (lambda x: nnx.avg_pool(x, (3, 3), strides=(2, 2)), "28 -> 13 drops the last row and column"),
+        (lambda x: nnx.max_pool(x, (5, 5), strides=(5, 5)), "28 -> 5 drops the last 3 rows and columns"),
+        (lambda x: nnx.max_pool(x, (3, 3), strides=(2, 2), padding="SAME"), "more room at one border"),
+        (lambda x: fc.corner_blur_pool(x, 5, strides=2), "windows of 5 at a stride of 2 with padding 2"),
+    ],
+)
+def test_a_pool_is_blamed_for_what_it_does_to_the_size(pool, words):
+    first = fc.audit(Small(pool), SHAPE).first_break
+    assert "pool" in first.name and words in first.reason
+    assert fc.audit(Small(lambda x: nnx.avg_pool(x, (2, 2), strides=(2, 2))), SHAPE).first_break is None
+
+
+class Sum(nnx.Module):
+    def __call__(self, x, y):
+        return x + y
+
+
+class Ramp(nnx.Module):
+    def __call__(self, x):
+        return x * jnp.arange(x.shape[1])[:, None, None]
+
+
+class Calls(nnx.Module):
+    """Calls by keyword, a module of two arrays, and a method that is inherited."""
+
+    class Layer(fc.LiftingFConv):
+        pass
+
+    def __init__(self, ramp):
+        self.conv = self.Layer(1, 2, 3, padding="SAME", rngs=nnx.Rngs(0))
+        self.sum, self.ramp = Sum(), Ramp() if ramp else nnx.Dropout(0.5)
+
+    def __call__(self, x):
+        field = self.conv(x)
+        y = fc.max_over_rotations(x=field)
+        return self.ramp(self.sum(y, y=2 * y)).mean((1, 2))
+
+
+def test_any_way_to_call_a_layer():
+    assert fc.audit(Calls(False), SHAPE).first_break is None
+    report = fc.audit(Calls(True), SHAPE)
+    assert named(report) == ["ramp"]
+    assert [stage.name for stage in report.stages] == ["conv", "max_over_rotations", "sum", "ramp", "output"]
+    assert "__call__" not in vars(Calls.Layer)
+
+
+@pytest.mark.parametrize("staged", [True, False])
+def test_a_network_that_is_not_finite_is_not_exact(staged):
+    if staged:
+        model, name = fc.models.create("lenet_fconv_invariant", rngs=nnx.Rngs(0)), "dense1"
+        model.dense1.kernel[...] = jnp.full_like(model.dense1.kernel[...], jnp.nan)
+    else:
+        model, name = Net(lambda x: x), "conv1"
+        for _, parameter in nnx.to_flat_state(nnx.state(model.conv1, nnx.Param)):
+            parameter[...] = jnp.full_like(parameter[...], jnp.nan)
+    report = fc.audit(model, SHAPE)
+    assert named(report) == [name] and report.first_break.reason == "its output is not finite"
+    assert report.stages[-1].error == math.inf
+
+
+def test_layers_inside_jit_are_not_seen_and_that_is_said():
+    class Jitted(Small):
+        __call__ = nnx.jit(lambda self, x: self.conv(x)[:, 14, 10, 0])
+
+    assert "jit" in fc.audit(Jitted(None), SHAPE).first_break.reason
+
+
+def test_what_cannot_be_audited():
+    class Pair(nnx.Module):
+        def __call__(self, x):
+            return x, x
+
+    class Empty(nnx.Module):
+        stages = ()
+
+    with pytest.raises(ValueError, match="one array"):
+        fc.audit(Pair(), SHAPE)
+    with pytest.raises(ValueError, match="empty"):
+        fc.audit(Empty(), SHAPE)
+    with pytest.raises(ValueError, match=r"must be \[batch, 28, 28, 1\]"):
+        fc.audit(fc.models.create("lenet", rngs=nnx.Rngs(0)), (20, 20, 1))
+    with pytest.raises(ValueError, match="finite"):
+        fc.audit(fc.models.create("lenet", rngs=nnx.Rngs(0)), SHAPE, images=jnp.full((2, *SHAPE), jnp.nan))
+
+
+def test_whole_numbers_are_pictures_too():
+    model = fc.models.create("lenet", rngs=nnx.Rngs(0))
+    images = np.random.default_rng(0).integers(0, 2, (2, *SHAPE))
+    found = [fc.audit(model, SHAPE, images=jnp.asarray(images, kind)).stages[-1] for kind in ("uint8", "float32")]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("shape", [(28, 27, 1), (28, 28), (0, 0, 1), (-3, -3, 1), (1, 1, 1), (28.0, 28.0, 1), "abc"])
 def test_only_square_images(shape):
     with pytest.raises(ValueError, match="input_shape"):
         fc.audit(fc.models.create("lenet", rngs=nnx.Rngs(0)), shape)
