@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import jax.numpy as jnp
 from flax import nnx
@@ -39,11 +40,18 @@ class InvariantFConv(StagedModel):
       blur: window of the Gaussian pools (`blur_pool`); `None` for the mean of 2 x 2 pixels.
       power: p of the power mean over space that the dense layer sees beside the mean, see `means_over_space`;
         `None` for the mean alone.
+      power_blur: window of the blur (`blur_pool`, stride 1) between the maximum over rotations and the means: without
+        it, the power mean depends on where a feature's strongest point falls between the pixels.  `None`: no blur.
       input_turns: angles in degrees by which the picture is also turned (cubic spline) before the first layer;
         the pooled features are averaged over them.  (0.0,) leaves that out.
       hidden: units of the first dense layer.
       dropout: rate in front of it.
+      num_classes: units of the second.
       init: `"report"` (the layers' `"paper"`: functions that the pixel grid cannot turn start small) or `"he"`.
+
+    Raises:
+      ValueError: no layers, a power below 1, a rate outside 0..1 (1 excluded), no angle or one that is not finite, or
+        what a layer, pool or disk refuses.
     """
 
     input_shape = (28, 28, 1)
@@ -57,6 +65,7 @@ class InvariantFConv(StagedModel):
         margin: float | None = 2.0,
         blur: int | None = 5,
         power: float | None = None,
+        power_blur: int | None = None,
         input_turns: tuple[float, ...] = (0.0,),
         hidden: int,
         dropout: float = 0.0,
@@ -64,8 +73,9 @@ class InvariantFConv(StagedModel):
         init: str = "report",
         rngs: nnx.Rngs,
     ):
+        _check(layers=layers, power=power, hidden=hidden, dropout=dropout, input_turns=input_turns)
         self.layers, self.input_turns, self.margin, self.blur = layers, input_turns, margin, blur
-        self.power = power
+        self.power, self.power_blur = power, power_blur
         before = 1
         for number, layer in enumerate(layers, start=1):
             kind = LiftingFConv if number == 1 else GroupFConv
@@ -91,7 +101,7 @@ class InvariantFConv(StagedModel):
     @property
     def stages(self):
         stages = []
-        if len(self.input_turns) > 1:
+        if self.input_turns != (0.0,):
             stages.append(("input_turns", functools.partial(_turned, angles=self.input_turns)))
         for number, layer in enumerate(self.layers, start=1):
             stages += [(f"{name}{number}", getattr(self, f"{name}{number}")) for name in ("conv", "norm")]
@@ -102,14 +112,30 @@ class InvariantFConv(StagedModel):
                 pool = spatial_mean_pool if self.blur is None else functools.partial(blur_pool, window=self.blur)
                 stages.append((f"pool{number}", pool))
         stages.append(("max_over_rotations", max_over_rotations))
+        if self.power_blur is not None:
+            blur = functools.partial(blur_pool, window=self.power_blur, strides=1)
+            stages.append(("blur", blur))
         if self.power is None:
             stages.append(("mean_over_space", mean_over_space))
         else:
             stages.append(("means_over_space", functools.partial(means_over_space, power=self.power)))
-        if len(self.input_turns) > 1:
+        if self.input_turns != (0.0,):
             stages.append(("mean_over_turns", functools.partial(_mean_over_turns, count=len(self.input_turns))))
         stages += [("dropout", self.dropout)] if self.dropout.rate > 0.0 else []
         return (*stages, ("dense1", self.dense1), ("relu", nnx.relu), ("dense2", self.dense2))
+
+
+def _check(*, layers, power, hidden, dropout, input_turns):
+    if not layers:
+        raise ValueError("layers must not be empty")
+    if isinstance(power, bool) or (power is not None and not 1 <= power < math.inf):
+        raise ValueError(f"power (={power!r}) must be a finite number of at least 1, or None")
+    if isinstance(hidden, bool) or not isinstance(hidden, int) or hidden < 1:
+        raise ValueError(f"hidden (={hidden!r}) must be a whole number of at least 1")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout (={dropout!r}) must be at least 0 and below 1")
+    if not input_turns or not all(map(math.isfinite, input_turns)):
+        raise ValueError(f"input_turns (={input_turns!r}) must be finite angles, at least one")
 
 
 def _turned(images, angles):
@@ -126,14 +152,16 @@ lenet_fconv_invariant = functools.partial(
     InvariantFConv,
     (Layer(9, 8, 5, pool=True), Layer(7, 12, 4, pool=True), Layer(5, 24, 3), Layer(5, 32, 3)),
     num_rotations=8,
-    power=8.0,
+    power=16.0,
+    power_blur=5,
     hidden=64,
 )
 alexnet_fconv_invariant = functools.partial(
     InvariantFConv,
     (Layer(9, 16, 5, pool=True), Layer(7, 32, 4, pool=True), Layer(5, 48, 3), Layer(5, 48, 3), Layer(5, 64, 3)),
     num_rotations=8,
-    power=8.0,
+    power=16.0,
+    power_blur=5,
     hidden=512,
     dropout=0.5,
 )

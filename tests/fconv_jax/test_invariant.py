@@ -63,11 +63,38 @@ def test_quarter_turns_leave_the_logits_whatever_the_parameters(name):
         {"init": "he"},
         {"power": 8.0},
         {"power": 8.0, "input_turns": (0.0, 30.0)},
+        {"power": 16.0, "power_blur": 5},
+        {"input_turns": (45.0,)},
         {"margin": None, "blur": None, "mask": "adaptive"},
     ],
 )
 def test_every_option_keeps_quarter_turns(options):
     assert_invariant(disturbed(small(**options)), images())
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        *(({"power": value}, "power") for value in (0, -2.0, True, float("nan"), float("inf"))),
+        *(({"dropout": value}, "dropout") for value in (2.0, 1.0, -0.1, float("nan"))),
+        *(({"hidden": value}, "hidden") for value in (0, 2.5)),
+        *(({"input_turns": value}, "input_turns") for value in ((), (float("nan"),))),
+    ],
+)
+def test_options_out_of_range(options, name):
+    with pytest.raises(ValueError, match=rf"{name} \(="):
+        small(**options)
+
+
+def test_layers_must_be_there():
+    with pytest.raises(ValueError, match="layers"):
+        InvariantFConv((), num_rotations=8, hidden=3, rngs=nnx.Rngs(0))
+
+
+def test_one_turned_input_is_turned():
+    model, other = small(input_turns=(90.0,)), small(input_turns=(90.0, 0.0))
+    assert [name for name, _ in model.stages] == [name for name, _ in other.stages]
+    chex.assert_trees_all_close(model.stages[0][1](images()), jnp.rot90(images(), axes=(1, 2)), atol=1e-5)
 
 
 def test_rotations_that_four_does_not_divide_are_not_invariant():
