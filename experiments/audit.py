@@ -60,8 +60,9 @@ def audit(options: argparse.Namespace, line: str) -> None:
     if options.run_dir is not None and not options.run_dir.is_dir():
         raise InputError(f"{options.run_dir} is not a folder: name the folder of a finished run")
     if options.model:
-        title = f"{options.model}, initial weights"
-        model = fconv_jax.models.create(options.model, init=options.init or "report", rngs=nnx.Rngs(0))
+        init = options.init or "report"
+        title = f"{options.model}, initial weights ({init})"
+        model = fconv_jax.models.create(options.model, init=init, rngs=nnx.Rngs(0))
     else:
         evaluator = Evaluator(options.run_dir)
         config = evaluator.config

@@ -67,6 +67,7 @@ def draw(options: argparse.Namespace, line: str) -> None:
             "he, smoothed basis": measures.invariance_errors(images, init="he", smooth=True),
             "report, smoothed basis": measures.invariance_errors(images, init="report", smooth=True),
             "report, basis not smoothed": measures.invariance_errors(images, init="report", smooth=False),
+            "report, few frequencies that fade": measures.invariance_errors(images, init="report", few=True),
         }
         panels = {
             "number of rotations (7 x 7 kernels)": (measures.ROTATIONS, {n: pair[0] for n, pair in lines.items()}),
@@ -126,8 +127,9 @@ def _features(digit):
     for name, (layer, turn_back) in layers.items():
         maps = [jax.jit(layer)(digit), turn_back(jax.jit(layer)(turned), -angle)]
         first, second = (np.asarray(m).reshape(28, 28, -1)[..., 0] for m in maps)
-        rows[name] = [("the digit, turned by 45°", np.asarray(turned)[0, ..., 0]), ("features of the digit", first),
-                      ("of the turned one, turned back", second), ("difference", second - first)]  # fmt: skip
+        digits = [("a digit", digit[0, ..., 0]), ("turned by 45°", np.asarray(turned)[0, ..., 0])]
+        rows[name] = [*digits, ("features of the digit", first), ("of the turned one, turned back", second),
+                      ("difference", second - first)]  # fmt: skip
     return rows
 
 

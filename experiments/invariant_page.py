@@ -15,7 +15,7 @@ _MODELS = ("lenet", "lenet_fconv", "lenet_fconv_invariant")
 _INTRODUCTION = """\
 # Trained on upright digits, right on turned ones
 
-`lenet_fconv_invariant` is four F-Conv layers, a maximum over rotations, a mean and a power mean (p = 8) over space and
+`lenet_fconv_invariant` is four F-Conv layers, a maximum over rotations, a mean and a power mean (p = 16) over space and
 two dense layers. Its logits do not change when the picture makes a quarter turn, whatever its parameters, and hardly
 change between. It has at most the parameters of `lenet` and has seen no turned digit in settings 1 and 3.
 """
@@ -24,8 +24,11 @@ _COMMANDS = """\
 Made by
 
 ```sh
+python -m experiments.sweep --models lenet,lenet_fconv --dataset mnist_5k
 python -m experiments.sweep --settings 1,3 --models lenet_fconv_invariant --dataset mnist_5k
 python -m experiments.sweep --settings 2,4 --models lenet_fconv_invariant --dataset mnist_5k --epochs 2
+python -m experiments.evaluate checkpoints/setting3_lenet_mnist_5k --angles
+python -m experiments.evaluate checkpoints/setting3_lenet_fconv_mnist_5k --angles
 python -m experiments.evaluate checkpoints/setting3_lenet_fconv_invariant_mnist_5k --angles
 python -m experiments.report --output results
 ```
@@ -140,6 +143,8 @@ def _gap(cells, dataset, model):
     if found is None:
         return None
     angles, accuracy = found
+    if 0 not in angles:
+        return None
     upright = accuracy[:, angles == 0][:, 0]
     turned = (5 * np.array(cell["test_accuracy"]) - upright) / 4
     return float(np.mean(upright - turned)), float(np.std(upright - turned, ddof=1)) if len(turned) > 1 else None
@@ -178,7 +183,7 @@ def _conditions(found):
             f"- {cell['dataset']}, setting {cell['setting']}, `{label(cell)}`: {cell['num_parameters']:,} parameters; "
             f"{cell['epochs']} epochs of batches of {cell['batch_size']}, Adam at {cell['learning_rate']:g}, "
             f"{cell['schedule']} schedule, weight decay {cell['weight_decay']:g}, label "
-            f"smoothing {cell['label_smoothing']:g}; seeds "
+            f"smoothing {cell.get('label_smoothing', 0.0):g}; seeds "
             f"{', '.join(map(str, cell['seeds']))}; {cell['device']}, {cell['wall_seconds'] / 60:.0f} min: "
             f"`{cell['command']}`"
         )

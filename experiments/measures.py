@@ -9,7 +9,8 @@ from flax import nnx
 
 import fconv_jax
 
-MESHES = (16, 32, 64, 128)
+MESHES = (20, 36, 68, 132)
+"""Pixels along a side; a quarter of it, the kernel, is odd."""
 ROTATIONS = (4, 8, 12, 16, 24)
 KERNELS = (3, 5, 7, 9, 11)
 FADINGS = {
@@ -35,7 +36,7 @@ def mesh_errors(meshes: tuple[int, ...]) -> dict[str, list[float]]:
 
 
 def _mesh_error(size, fading, num_rotations=8, angle=45.0):
-    k = size // 4 + 1 + (size // 4) % 2  # a quarter of the picture's side, odd
+    k = size // 4  # always the same part of the plane
     basis = jnp.asarray(_turned_filter(k, num_rotations, fading))
     kernel = fconv_jax.lifting_filter(jnp.ones((1, 1, 1)), basis) / k**2
 
@@ -73,21 +74,25 @@ def _picture(size, angle):
     return jnp.asarray(total[None, ..., None], jnp.float32)
 
 
-def invariance_errors(images: np.ndarray, *, init: str, smooth: bool) -> tuple[list[float], list[float]]:
+def invariance_errors(
+    images: np.ndarray, *, init: str, smooth: bool = True, few: bool = False
+) -> tuple[list[float], list[float]]:
     """Returns errors against ROTATIONS (kernel 7) and against KERNELS (8 rotations).
 
     Each is the relative error, inside a disk, of a lifting layer, ReLU and the maximum over rotations, on digits
-    turned by FREE_ANGLES: the mean over angles and three sets of random coefficients.
+    turned by FREE_ANGLES: the mean over angles and three sets of random coefficients.  `few`: with (k + 1) / 2
+    frequencies and filters that fade inside the kernel, as the invariant networks have them.
     """
-    by_rotations = [_invariance_error(images, 7, t, init, smooth) for t in ROTATIONS]
-    return by_rotations, [_invariance_error(images, k, 8, init, smooth) for k in KERNELS]
+    by_rotations = [_invariance_error(images, 7, t, init, smooth, few) for t in ROTATIONS]
+    return by_rotations, [_invariance_error(images, k, 8, init, smooth, few) for k in KERNELS]
 
 
-def _invariance_error(images, kernel_size, num_rotations, init, smooth):
+def _invariance_error(images, kernel_size, num_rotations, init, smooth, few=False):
+    options = {"num_frequencies": (kernel_size + 1) // 2, "mask": "fading"} if few else {}
     errors = []
     for seed in range(3):
         layer = fconv_jax.LiftingFConv(
-            1, 4, kernel_size, num_rotations, padding="SAME", init=init, smooth=smooth, rngs=nnx.Rngs(seed)
+            1, 4, kernel_size, num_rotations, padding="SAME", init=init, smooth=smooth, rngs=nnx.Rngs(seed), **options
         )
         function = jax.jit(lambda x, layer=layer: fconv_jax.max_over_rotations(nnx.relu(layer(x))))
         errors += [float(fconv_jax.equivariance_error(function, images, angle, margin=5.0)) for angle in FREE_ANGLES]

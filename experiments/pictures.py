@@ -26,16 +26,13 @@ def plot_basis(path: Path, values: np.ndarray, title: str, rows: int = 6) -> Non
 
 
 def plot_features(path: Path, rows: dict[str, list[tuple[str, np.ndarray]]]) -> None:
-    """Writes rows of maps, {row title: [(title, map), ...]}; a row's maps but the first share one scale."""
+    """Writes rows of two pictures and maps, {row title: [(title, values), ...]}; a row's maps share one scale."""
     width = max(map(len, rows.values()))
     figure, axes = pyplot().subplots(len(rows), width, figsize=(1.7 * width, 2 * len(rows)), layout="constrained")
     for line, (name, maps) in zip(axes, rows.items(), strict=True):
-        limit = max(np.abs(values).max() for _, values in maps[1:])
-        for axis, (title, values) in zip(line, maps, strict=False):
-            own = values is maps[0][1]
-            axis.imshow(
-                values, cmap="gray" if own else "RdBu", vmin=None if own else -limit, vmax=None if own else limit
-            )
+        limit = max(np.abs(values).max() for _, values in maps[2:])
+        for column, (axis, (title, values)) in enumerate(zip(line, maps, strict=False)):
+            axis.imshow(values, **({"cmap": "gray"} if column < 2 else {"cmap": "RdBu", "vmin": -limit, "vmax": limit}))
             axis.set_title(title, fontsize=8)
             axis.set(xticks=[], yticks=[])
         line[0].set_ylabel(name, fontsize=9)
@@ -52,9 +49,9 @@ def plot_mesh(path: Path, meshes, errors: dict[str, list[float]]) -> None:
     }
     for name, values in errors.items():
         axis.loglog(meshes, values, marker="o", label=labels[name])
-    for order, name in ((2, "kink"), (4, "smooth")):
+    for order, name, style in ((2, "kink", ":"), (4, "smooth", "--")):
         slope = errors[name][0] * (np.array(meshes) / meshes[0]) ** -float(order)
-        axis.loglog(meshes, slope, ":", color="gray", label=f"order {order}")
+        axis.loglog(meshes, slope, style, color="gray", label=f"order {order}")
     axis.set(xlabel="pixels along a side", ylabel="relative equivariance error at 45°", xticks=meshes)
     axis.set_xticks(meshes, [str(n) for n in meshes])
     axis.minorticks_off()
@@ -71,9 +68,9 @@ def plot_choices(path: Path, panels: dict[str, tuple[tuple[int, ...], dict[str, 
     for axis, (label, (values, lines)) in zip(axes, panels.items(), strict=True):
         for name, errors in lines.items():
             axis.plot(values, errors, marker="o", label=name)
-        axis.set(xlabel=label, xticks=values, ylim=(0, None))
+        axis.set(xlabel=label, xticks=values)
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("relative error at free angles")
+    axes[0].set(ylabel="relative error at free angles", ylim=(0, None))
     axes[-1].legend(fontsize=8)
     save(figure, path)
 

@@ -44,10 +44,10 @@ def plot_angles(path: Path, title: str, angles, accuracy) -> None:
 def plot_angle_files(path: Path, files: dict[str, Path]) -> None:
     """Writes accuracy against the angle, the mean of the seeds, for each {title: angles.csv}."""
     figure, axis = pyplot().subplots(figsize=(9, 4), layout="constrained")
-    for title, file in files.items():
+    for index, (title, file) in enumerate(files.items()):  # runs that share a training share a line: wide below narrow
         angles, accuracy = read_angles(file)
-        axis.plot(angles, accuracy.mean(0), marker=".", label=title,
-                  linestyle="-" if "fconv" in title else "--")  # fmt: skip
+        axis.plot(angles, accuracy.mean(0), label=title, color=pyplot().colormaps["tab20"](index % 20),
+                  linewidth=4 - 3 * index / len(files), linestyle="-" if "fconv" in title else "--")  # fmt: skip
     axis.set(xlabel="angle of all test digits (degrees)", ylabel="test accuracy", ylim=(0, 1))
     axis.set_xticks(range(-180, 181, 45))
     axis.grid(alpha=0.3)

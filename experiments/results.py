@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.arguments import InputError
 from experiments.settings import FAILED_BELOW, RunConfig
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
@@ -96,10 +97,21 @@ def write_curves(path: Path, results: dict) -> None:
 
 
 def read_angles(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the angles and the accuracy `[seed, angle]` of an angles.csv, as `experiments.evaluate` writes it."""
-    table = np.atleast_1d(np.genfromtxt(path, delimiter=",", names=True))
-    angles = np.unique(table["angle"])
-    return angles, np.stack([table["accuracy"][table["angle"] == angle] for angle in angles], axis=1)
+    """Returns the angles and the accuracy `[seed, angle]` of an angles.csv, as `experiments.evaluate` writes it.
+
+    Raises:
+      InputError: a file that is not one.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [(float(row["angle"]), float(row["accuracy"])) for row in csv.DictReader(file)]
+        angles = np.unique([angle for angle, _ in rows])
+        accuracy = np.stack([[value for other, value in rows if other == angle] for angle in angles], axis=1)
+        if not (np.isfinite(angles).all() and ((accuracy >= 0) & (accuracy <= 1)).all()):
+            raise ValueError("angles must be finite and accuracies from 0 to 1")
+    except (ValueError, LookupError, TypeError, csv.Error) as error:
+        raise InputError(f"{path} is not a table of angles ({type(error).__name__}: {error})") from error
+    return angles, accuracy
 
 
 def print_tables(console, results: dict) -> None:

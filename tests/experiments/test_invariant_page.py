@@ -67,3 +67,15 @@ def test_a_short_run_of_the_large_network_is_told(lab, tmp_path):
     invariant_page.write(tmp_path, kept | {tmp_path / "large": large})
     (line,) = (line for line in (tmp_path / "invariant.md").read_text().splitlines() if "made for GPUs" in line)
     assert "setting 3 of" in line and line.endswith("seeds 7: 0.8750.")
+
+
+def test_results_of_before_label_smoothing_and_angles_without_zero(lab, tmp_path):
+    kept = cells(lab, tmp_path)
+    for cell in kept.values():
+        del cell["label_smoothing"]
+    (tmp_path / "setting3" / "angles.csv").write_text("seed,angle,accuracy\n0,45,0.9\n1,45,0.9\n")
+    invariant_page.write(tmp_path, kept)
+    text = (tmp_path / "invariant.md").read_text()
+    assert "label smoothing 0;" in text
+    (gap,) = (row for row in table(text) if row[0].startswith("upright minus turned"))
+    assert gap[3] == "not run here"

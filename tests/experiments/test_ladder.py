@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 import fconv_jax
-from experiments import climbing, ladder, rungs, training
+from experiments import climbing, ladder, ladder_page, rungs, training
 from experiments.rungs import LADDERS, PLAIN, RUNGS
 
 NAMES = tuple(LADDERS)
@@ -105,3 +105,19 @@ def test_bad_arguments(lab, tmp_path, option, value):
 def test_a_flatten_is_what_the_mean_over_space_replaces():
     names = [name for name, _ in rungs.LadderLeNet(RUNGS["mean over space"], rngs=nnx.Rngs(0)).stages]
     assert "flatten" not in names and names[3:5] == ["max_over_rotations", "mean_over_space"]
+
+
+def test_runs_at_chance_are_told_apart(tmp_path):
+    """One of two seeds is dead as published: the mean gains 45 points, the living one 10."""
+    tables = {"as published": [0.1, 0.8], "variance-preserving init": [0.9, 0.9], "symmetric pooling": [0.9, 0.9]}
+    found = {
+        rung: {"num_parameters": 1, "test_accuracy": dict.fromkeys("1234", values)} for rung, values in tables.items()
+    }
+    texts = {
+        rung: ladder_page._cause(rung, "", {"x": {"name": "x", "rungs": found}})
+        for rung in tables
+        if rung != "as published"
+    }
+    assert "+45.0, +45.0" in texts["variance-preserving init"]
+    assert "(without the runs at chance: +10.0, +10.0, +10.0, +10.0)" in texts["variance-preserving init"]
+    assert "chance" not in texts["symmetric pooling"] and "+0.0" in texts["symmetric pooling"]

@@ -109,3 +109,13 @@ def test_what_is_no_run_is_refused(cell, tmp_path, capsys, content):
     assert stop.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("angles", ["", "garbage", "seed,angle,accuracy\n0,0", "seed,angle,accuracy\n0,0,1.5\n",
+                                    "seed,angle,accuracy\n0,0,0.9\n1,0,0.9\n0,90,0.2\n"])  # fmt: skip
+def test_a_damaged_table_of_angles_is_refused_before_anything_is_written(cell, tmp_path, capsys, angles):
+    run = save(tmp_path / "run", cell("lenet"), angles)
+    with pytest.raises(SystemExit) as stop:
+        report.main([run, "--output", str(tmp_path / "out")])
+    assert stop.value.code == 2 and "angles.csv is not a table of angles" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
