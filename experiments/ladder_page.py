@@ -24,8 +24,8 @@ turned ones** (a fifth of them upright, the rest turned by up to 90 degrees); 4 
 _CAUSES = {
     "variance-preserving init": """\
 **The initial weights.** As published they ignore the norm of the basis: each layer shrinks its signal, and at the start
-almost nothing of the logits depends on the picture. `init="he"` keeps the variance. Some seeds never leave chance as
-published, and that is most of the cost; the others lose less.""",
+almost nothing of the logits depends on the picture. `init="he"` keeps the variance. As published, some runs
+never leave chance, and others start late.""",
     "symmetric pooling": """\
 **The pools.** A 2 x 2 pool on 7 pixels drops the last row and column, so that a quarter turn of the picture is none of
 the features. Symmetric windows see every pixel. (`lenet_fconv` pools 24 pixels to 12, where the two are the same:
