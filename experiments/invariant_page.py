@@ -172,7 +172,7 @@ def _text(measured):
     if measured is None:
         return "not run here"
     value, std = measured
-    digits = 0 if value > 1 else 4
+    digits = 1 if value > 1 else 4  # minutes, accuracies
     return f"{value:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
 
 
