@@ -175,6 +175,23 @@ def test_any_way_to_call_a_layer():
     assert "__call__" not in vars(Calls.Layer)
 
 
+def test_arrays_that_are_no_maps_are_left_out():
+    """Inside attention arrays are [batch, position, head, channel]: no turn is known for them, so none is blamed."""
+
+    class Attentive(Small):
+        def __init__(self):
+            super().__init__(None)
+            self.attention = nnx.MultiHeadAttention(2, 2, decode=False, rngs=nnx.Rngs(0))
+
+        def __call__(self, x):
+            y = fc.max_over_rotations(self.conv(x))
+            return self.attention(y.reshape(len(y), -1, 2)).mean(1)
+
+    report = fc.audit(Attentive(), (8, 8, 1))
+    assert all(math.isnan(stage.error) for stage in report.stages if len(stage.shape) == 3 and stage.shape[0] == 64)
+    assert report.stages[-1].error < 1e-5 and "exact nevertheless" in str(report)
+
+
 @pytest.mark.parametrize("staged", [True, False])
 def test_a_network_that_is_not_finite_is_not_exact(staged):
     if staged:
