@@ -53,6 +53,7 @@ def test_lenet_fconv_breaks_at_the_flatten(init):
     """With the report's weights this seed's features are dead on every picture: errors alone would show nothing."""
     report = audited("lenet_fconv", init=init)
     assert named(report) == ["flatten"] and report.first_break.name == "flatten"
+    assert str(report).splitlines()[-1].startswith("flatten breaks quarter turns")
 
 
 def test_plain_networks_break_at_their_first_convolution():
