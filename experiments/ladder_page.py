@@ -103,15 +103,15 @@ def _ladder(ladder):
 
 def _stuck(ladder):
     """Says which runs stayed at chance: they are in the means."""
-    stuck = {rung: sum(value < FAILED_BELOW for values in found["test_accuracy"].values() for value in values)
-             for rung, found in ladder["rungs"].items()}  # fmt: skip
+    stuck = {rung: _at_chance(found) for rung, found in ladder["rungs"].items()}
     runs = ", ".join(f"{count} of {rung}" for rung, count in stuck.items() if count)
     total = len(ladder["seeds"]) * len(SETTINGS)
     return f"\nRuns that did not leave chance, of {total} on a rung, are in the means: {runs}.\n" if runs else ""
 
 
-def _has_stuck(rung):
-    return any(value < FAILED_BELOW for values in rung["test_accuracy"].values() for value in values)
+def _at_chance(found):
+    """How many of a rung's runs did not leave chance."""
+    return sum(value < FAILED_BELOW for values in found["test_accuracy"].values() for value in values)
 
 
 def _gain(found, before, setting, least=0.0):
@@ -128,7 +128,7 @@ def _cause(rung, text, ladders):
         if found and before:
             gains = ", ".join(f"{_gain(found, before, setting):+.1f}" for setting in SETTINGS)
             measured.append(f"`{ladder['name']}` {gains}")
-            if any(_has_stuck(rung) for rung in (found, before)):
+            if _at_chance(found) or _at_chance(before):
                 gains = ", ".join(f"{_gain(found, before, setting, FAILED_BELOW):+.1f}" for setting in SETTINGS)
                 measured[-1] += f" (without the runs at chance: {gains})"
     return f"{text} Points in settings 1 to 4: {'; '.join(measured)}.\n"

@@ -139,12 +139,10 @@ def _read(folder):
             raise ValueError("curves of another length than the epochs")
         if np.shape(cell["confusion"])[:1] != shape[:1]:
             raise ValueError("confusion of another number of seeds")
-        if (folder / "angles.csv").exists():
-            read_angles(folder / "angles.csv")
-    except InputError:
-        raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is not a run's results ({type(error).__name__}: {error})") from error
+    if (folder / "angles.csv").exists():
+        read_angles(folder / "angles.csv")  # refused now, not when half of the files are written
     return cell
 
 

@@ -57,10 +57,10 @@ def inner_calls(model: nnx.Module, x: jax.Array) -> list[Call]:
     recorder = _Recorder(names)
     with contextlib.ExitStack() as stack:
         stack.enter_context(listening(recorder.pool))
-        for kind in {type(module) for _, module in modules if id(module) in names}:
-            owner = next(base for base in kind.__mro__ if "__call__" in vars(base))  # an inherited method stays there
-            if vars(owner)["__call__"] not in recorder.methods:
-                _replace(stack, owner, "__call__", recorder.method(owner.__call__))
+        kinds = {type(module) for _, module in modules if id(module) in names}
+        # An inherited method is replaced where it is.
+        for owner in {next(base for base in kind.__mro__ if "__call__" in vars(base)) for kind in kinds}:
+            _replace(stack, owner, "__call__", recorder.method(owner.__call__))
         for name in FLAX_POOLS:
             _replace(stack, nnx, name, recorder.flax_pool(getattr(nnx, name)))
         y = model(x)
@@ -79,7 +79,7 @@ class _Recorder:
     """Makes the calls and keeps the outermost ones."""
 
     def __init__(self, names):
-        self.names, self.calls, self.methods = names, [], []
+        self.names, self.calls = names, []
         self._busy = False
 
     def record(self, name, stage, function, x, options, others=()):
@@ -127,5 +127,4 @@ class _Recorder:
 
             return self.record(self.names[id(module)], module, function, x, {}, tuple(leaves[i] for i in places))
 
-        self.methods.append(call)
         return call

@@ -61,8 +61,8 @@ def _pool_reason(call, name):
             low = 0 if padding == "VALID" else padding[0][0]
         given = padding if isinstance(padding, str) else low
     else:
-        window, strides, low = options["window"], options.get("strides") or options["window"], options["padding"]
-        given = low = (window - 1) // 2 if low is None else low
+        window, strides = options["window"], options.get("strides") or options["window"]
+        given = low = pooling._blur_padding(window, options["padding"])
     stride = "" if strides == window else f" at a stride of {strides}"
     dropped = size + low - ((result - 1) * strides + window)
     if dropped > 0:

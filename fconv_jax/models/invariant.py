@@ -10,7 +10,7 @@ from flax import nnx
 from fconv_jax.layers import GroupFConv, LiftingFConv
 from fconv_jax.models.initial import plain_dense
 from fconv_jax.models.stages import Dropout, StagedModel, mean_over_space, means_over_space
-from fconv_jax.pooling import blur_pool, max_over_rotations, spatial_mean_pool
+from fconv_jax.pooling import _check_whole, blur_pool, max_over_rotations, spatial_mean_pool
 from fconv_jax.turns import inside_disk, rotate_image
 
 
@@ -130,8 +130,7 @@ def _check(*, layers, power, hidden, dropout, input_turns):
         raise ValueError("layers must not be empty")
     if isinstance(power, bool) or (power is not None and not 1 <= power < math.inf):
         raise ValueError(f"power (={power!r}) must be a finite number of at least 1, or None")
-    if isinstance(hidden, bool) or not isinstance(hidden, int) or hidden < 1:
-        raise ValueError(f"hidden (={hidden!r}) must be a whole number of at least 1")
+    _check_whole(hidden=hidden)
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout (={dropout!r}) must be at least 0 and below 1")
     if not input_turns or not all(map(math.isfinite, input_turns)):
