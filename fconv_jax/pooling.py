@@ -56,8 +56,7 @@ def corner_max_pool(x: jax.Array, window: int = 2, *, padding: int = 0) -> jax.A
         pads = [(0, 0), (padding, padding), (padding, padding)] + [(0, 0)] * (x.ndim - 3)
         x = jnp.pad(x, pads, constant_values=-jnp.inf)
     rows, columns = height // window, width // window
-    flat = flat_channels(x)[:, : rows * window, : columns * window]
-    y = _block_maximum(flat.reshape(x.shape[0], rows, window, columns, window, -1))
+    y = _block_maximum(_in_windows(flat_channels(x)[:, : rows * window, : columns * window], window))
     return y.reshape(x.shape[0], rows, columns, *x.shape[3:])
 
 
@@ -292,6 +291,18 @@ def _check_whole(**numbers):
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"{name} (={value!r}) must be a whole number of at least 1")
+
+
+def _in_windows(x, window):
+    """`[batch, height, width, channel]` -> `[batch, rows, window, columns, window, channel]`."""
+    sizes = (x.shape[0], x.shape[1] // window, window, x.shape[2] // window, window, x.shape[3])
+    sharding = jax.typeof(x).sharding
+    if not any(axis is not None for axis in sharding.spec):
+        return x.reshape(sizes)
+    # A mesh with explicit axes has to be told that the batch, or the channels, stay spread as they are.
+    batch, rows, columns, channels = sharding.spec
+    spec = jax.sharding.PartitionSpec(batch, rows, None, columns, None, channels)
+    return jax.lax.reshape(x, sizes, out_sharding=jax.sharding.NamedSharding(sharding.mesh, spec))
 
 
 @jax.custom_jvp

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from fconv_jax import conv_general_dilated, convolve, convolve_fields
-from fconv_jax.convolve import _by_windows, _cpu_algorithm, _direct, padding_width
+from fconv_jax.convolve import padding_width
 
 # Two orders of the same float32 sums (at most a few hundred terms), relative to the largest output.
 SUM_TOLERANCE = 1e-5
@@ -148,20 +148,3 @@ def test_adapter_in_nnx_conv_equals_stock(case):
     assert_close(actual, expected)
     assert_close(gradient["kernel"][...], expected_gradient["kernel"][...])
     assert_close(gradient["bias"][...], expected_gradient["bias"][...])
-
-
-def test_many_channels_are_convolved_outside_of_any_choice():
-    """A convolution that a CPU takes from XLA stands alone: inside a branch it runs some 20 times slower, silently."""
-    x, kernel = jnp.zeros((2, 14, 14, 64)), jnp.zeros((5, 5, 64, 8))
-    jaxpr = str(jax.make_jaxpr(lambda x, kernel: convolve(x, kernel, padding=2))(x, kernel))
-    assert "conv_general_dilated" in jaxpr and "cond[" not in jaxpr
-    few = str(jax.make_jaxpr(lambda x, kernel: convolve(x, kernel, padding=2))(x[..., :1], kernel[:, :, :1]))
-    assert "cond[" in few
-
-
-@pytest.mark.parametrize(("size", "algorithm"), [(4, _by_windows), (5, _direct)])
-def test_a_cpu_does_not_leave_kernels_above_the_image_to_xla(size, algorithm):
-    """XLA's own convolution is some 20 times slower there."""
-    x, kernel = random(1, size, size, 192), random(5, 5, 192, 8, seed=1)
-    assert _cpu_algorithm(x, kernel, 1) is algorithm
-    assert_close(convolve(x, kernel, padding=2), plain(x, kernel, 1, 2))
