@@ -1,4 +1,4 @@
-"""The audit (with `calls` and `reasons`, its parts) names the stages that break rotations by 90 degrees, and only those."""
+"""The audit (and `calls`, `reasons`) names the stages that break rotations by 90 degrees, and only those."""
 
 import math
 

@@ -80,8 +80,8 @@ def test_training_needs_rngs_and_updates_the_statistics():
     assert model(x).shape == (4, 10)
 
 
-@pytest.mark.parametrize(("last", "low", "high"), [("relu4", 0, 1e-5), ("pool2", 1e-2, 9), ("flatten", 1e-3, 9)])
-def test_quarter_rotations_are_exact_up_to_the_second_pool(networks, last, low, high):
+@pytest.mark.parametrize(("last", "broken"), [("relu4", None), ("pool2", 1e-2), ("flatten", 1e-3)])
+def test_quarter_rotations_are_exact_up_to_the_second_pool(networks, last, broken):
     graph, state = nnx.split(nnx.view(networks["fconv_mnist_simple"], deterministic=True, use_running_average=True))
 
     @jax.jit
@@ -91,4 +91,5 @@ def test_quarter_rotations_are_exact_up_to_the_second_pool(networks, last, low, 
             if stage == last:
                 return x
 
-    assert low < fconv_jax.equivariance_error(run, images(2)) < high
+    error = fconv_jax.equivariance_error(run, images(2))
+    assert error < 1e-5 if broken is None else error > broken

@@ -81,7 +81,9 @@ def test_layers_are_the_reports(name):
     wanted = {f"{conv}.{leaf}": shape for conv, shape in zip(convs, CONVS[name], strict=True)}
     wanted |= {f"dense{i}.kernel": shape for i, shape in enumerate(dense, start=1)}
     assert {key: leaf.shape for key, leaf in state.items() if not key.endswith("bias")} == wanted
-    assert {key for key in state if key.endswith("bias")} == {f"{key.split('.')[0]}.bias" for key in wanted}
+    features = {key: shape[-2] if key.endswith("coefficients") else shape[-1] for key, shape in wanted.items()}
+    biases = {f"{key.split('.')[0]}.bias": (number,) for key, number in features.items()}
+    assert {key: leaf.shape for key, leaf in state.items() if key.endswith("bias")} == biases
 
 
 @pytest.mark.parametrize("name", COUNTS)
