@@ -4,15 +4,14 @@
 
 DIR holds the `F_Conv.py` of F-Conv's authors.  Two layouts: `six` (that of `fconv_mnist_simple`: six C8 layers, 7 x 7
 and then 5 x 5, 10 features, batch norm, two pools) and `invariant` (that of `lenet_fconv_invariant`).  The sides are
-ours, `nnx.Conv` of the same channels, the PyTorch reference, escnn and `torch.nn.Conv2d` of the same channels.  Each has
-a process of its own; they take turns in each round, on all cores, and a ratio is that of two neighbours in a round.
+ours, `nnx.Conv` of the same channels, the PyTorch reference, escnn and `torch.nn.Conv2d` of the same channels.  Each
+has a process of its own; they take turns in each round, on all cores, and a ratio is that of one round.
 The environment of the PyTorch sides: benchmarks/requirements-peers.txt.
 """
 
 import argparse
 import json
 import os
-import shlex
 import statistics
 import subprocess
 import sys

@@ -10,7 +10,7 @@ ROTATIONS = 8
 
 
 class PlainStack(nnx.Module):
-    """The layouts of `benchmarks.against_peers` with `nnx.Conv`: as many channels, batch norm, the same pools and head."""
+    """The layouts of `benchmarks.against_peers` with `nnx.Conv`: as many channels, the same pools and head."""
 
     def __init__(self, layout: dict, *, rngs: nnx.Rngs):
         self.pools, self.disk = [layer.get("pool") for layer in layout["layers"]], layout["disk"]

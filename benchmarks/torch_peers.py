@@ -131,7 +131,7 @@ def reference(layout: dict, folder: str) -> nn.Module:
 
 
 def escnn(layout: dict) -> nn.Module:
-    """escnn's `R2Conv` between regular fields of C8, with its own batch norm, ReLU, pools and group pooling."""
+    """Escnn's `R2Conv` between regular fields of C8, with its own batch norm, ReLU, pools and group pooling."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from escnn import gspaces

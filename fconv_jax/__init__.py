@@ -22,6 +22,8 @@ from fconv_jax.reference_checkpoint import read_reference_checkpoint
 from fconv_jax.reference_weights import load_reference_weights
 from fconv_jax.symmetry import assert_equivariant, audit, equivariance_error, rotate_features, rotate_image
 
+__version__ = "0.1.0"
+
 __all__ = [
     "ExpandedFConv",
     "FieldDropout",

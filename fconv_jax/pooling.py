@@ -123,7 +123,9 @@ def blur_pool(
 
     Args:
       x: `[batch, height, width, ...]`, an image or a field.
-      window: k; strides: s, `None` means the window; padding: w, `None` means (k - 1) // 2.
+      window: k.
+      strides: s, `None` means the window.
+      padding: w, `None` means (k - 1) // 2.
       widen: as for `spatial_max_pool`.
 
     Returns, Raises: as for `spatial_max_pool`.
@@ -199,6 +201,7 @@ def image_keys(rngs, batch: int) -> jax.Array:
 
     Args:
       rngs: `nnx.Rngs` with a `dropout` (or default) stream, one key, or `[batch]` keys, returned as they are.
+      batch: number of images.
 
     Raises:
       ValueError: no `rngs`, or another number of keys.
@@ -226,6 +229,7 @@ class FieldDropout(nnx.Dropout):
     """
 
     def __call__(self, x: jax.Array, rngs=None) -> jax.Array:
+        """Returns `x` with some of its features zero, in training mode."""
         if self.deterministic or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
@@ -248,7 +252,8 @@ def _pool(x, window, strides, padding, widen, combine, outside=0.0):
     windows = [_window(x.shape[axis], window, strides, padding, widen) for axis in (1, 2)]
     channels, x = x.shape[3:], flat_channels(x)
     if padding:
-        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), constant_values=outside)
+        sides = (int(padding), int(padding))
+        x = jnp.pad(x, ((0, 0), sides, sides, (0, 0)), constant_values=outside)
     for axis, width in zip((1, 2), windows, strict=True):
         # One strided slice for each place in the window: `reduce_window` is slow backwards on a CPU.
         last = (x.shape[axis] - width) // strides * strides

@@ -1,3 +1,5 @@
+"""The convolution against loops and against `jax.lax`; its adapter in `nnx.Conv`; what it refuses."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,26 +8,19 @@ from flax import nnx
 
 from fconv_jax import conv_general_dilated, convolve, convolve_fields
 from fconv_jax.convolve import padding_width
-
-# Two orders of the same float32 sums (at most a few hundred terms), relative to the largest output.
-SUM_TOLERANCE = 1e-5
+from tests.fconv_jax import oracle
+from tests.fconv_jax.arrays import assert_close
 
 
 def random(*shape, seed=0):
     return np.random.RandomState(seed).normal(size=shape).astype(np.float32)
 
 
-def assert_close(actual, expected):
-    expected = np.asarray(expected)
-    assert actual.shape == expected.shape
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=SUM_TOLERANCE * max(np.abs(expected).max(), 1e-30))
-
-
 @pytest.mark.parametrize("strides", [1, 2, 3])
 @pytest.mark.parametrize(
     ("k", "padding", "width"), [(1, 0, 0), (2, "VALID", 0), (2, 1, 1), (3, "SAME", 1), (4, 3, 3), (5, "SAME", 2)]
 )
-def test_against_loops(oracle, k, padding, width, strides):
+def test_against_loops(k, padding, width, strides):
     x, kernel = random(2, 9, 8, 3), random(k, k, 3, 4, seed=1)
     expected = oracle.correlate(x, kernel, strides, width)
     assert_close(convolve(x, kernel, strides=strides, padding=padding), expected)
@@ -47,7 +42,7 @@ def test_gradients_against_lax(k, strides, width):
         assert_close(actual, gradient)
 
 
-def test_fields_are_flattened_rotation_first(oracle):
+def test_fields_are_flattened_rotation_first():
     """[b, h, w, t, n] with [k, k, t, n, o, m]: the two input axes are summed, the two output axes kept."""
     x, kernel = random(2, 6, 5, 4, 3), random(3, 3, 4, 3, 2, 5, seed=1)
     flat = oracle.correlate(x.reshape(2, 6, 5, 12), kernel.reshape(3, 3, 12, 10), padding=1)

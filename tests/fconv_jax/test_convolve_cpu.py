@@ -62,8 +62,13 @@ SHAPES = {  # batch, height, width, k, inputs, strides, padding
 }
 
 
-@pytest.mark.parametrize("derivative", DERIVATIVES)
-@pytest.mark.parametrize("case", SHAPES)
+HARDEST = "rows that do not divide, stride, even kernel"
+
+
+@pytest.mark.parametrize(
+    ("case", "derivative"),
+    [(HARDEST, name) for name in DERIVATIVES] + [(case, "gradient") for case in SHAPES if case != HARDEST],
+)
 def test_matrix_products_for_the_kernel(case, derivative, monkeypatch):
     monkeypatch.setattr(cpu, "CHUNK_NUMBERS", 69 * 80)
     monkeypatch.setattr(cpu, "slow_kernel_gradient", lambda: True)
@@ -76,9 +81,14 @@ def test_matrix_products_for_the_kernel(case, derivative, monkeypatch):
     assert_equal(jax.jit(functools.partial(compute, ours))(x, kernel), compute(plain, x, kernel))
 
 
-@pytest.mark.parametrize("derivative", ["value", "gradient", "forward", "forward over reverse", "vmap", "scan"])
-@pytest.mark.parametrize("algorithm", ["auto", "loops", "direct"])
-@pytest.mark.parametrize(("k", "inputs", "outputs"), [(5, 1, 4), (3, 16, 16), (3, 3, 8), (5, 64, 4), (1, 8, 4), (9, 4, 4)])
+KERNELS = [(5, 1, 4), (3, 16, 16), (3, 3, 8), (5, 64, 4), (1, 8, 4), (9, 4, 4)]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "derivative", "k", "inputs", "outputs"),
+    [(algorithm, "gradient", *sizes) for algorithm in ("auto", "loops", "direct") for sizes in KERNELS]
+    + [("loops", name, *sizes) for name in ("forward over reverse", "vmap") for sizes in KERNELS[:3]],
+)
 def test_every_algorithm(algorithm, derivative, k, inputs, outputs):
     x, kernel = arrays(2, 7, 8, k, inputs, outputs)
     padding, compute = (k - 1) // 2, DERIVATIVES[derivative]
@@ -111,7 +121,8 @@ def traced(algorithm, channels, differentiate=False):
 def test_the_default_is_the_plain_convolution():
     """Inside a choice between backends a CPU convolves some 20 times slower, silently; products compile slower."""
     for channels in (1, 16, 64):
-        assert "conv_general_dilated" in traced("auto", channels) and "platform_index" not in traced("auto", channels)
+        assert "conv_general_dilated" in traced("auto", channels)
+        assert "platform_index" not in traced("auto", channels)
         assert "platform_index" not in traced("direct", channels)
     assert "platform_index" in traced("loops", 1)
 
@@ -137,12 +148,12 @@ def test_a_try_says_yes_or_no_once_and_inside_of_jit():
 
 
 def test_an_unknown_algorithm_is_an_error_and_the_setting_ends_with_its_context():
-    with pytest.raises(ValueError, match=r"algorithm \(='fast'\) must be one of auto, loops, direct"):
-        with fc.convolution_algorithm("fast"):
-            pass
+    message = r"algorithm \(='fast'\) must be one of auto, loops, direct"
+    with pytest.raises(ValueError, match=message), fc.convolution_algorithm("fast"):
+        pass
     with pytest.raises(KeyError), fc.convolution_algorithm("loops"):
         raise KeyError
-    assert fc.convolve.__module__ and "platform_index" not in traced("auto", 1)
+    assert "platform_index" not in traced("auto", 1)
 
 
 @pytest.mark.parametrize("wrap", [nnx.jit, nnx.remat])
@@ -188,7 +199,8 @@ def test_it_lowers_for_cuda(monkeypatch):
             both = jax.export.export(step, platforms=["cpu", "cuda"])(x, kernel)
             only = jax.export.export(step, platforms=["cuda"])(x, kernel).mlir_module()
         assert both.platforms == ("cpu", "cuda")
-        assert "stablehlo.convolution" in only and "stablehlo.dot_general" not in only
+        assert "stablehlo.convolution" in only
+        assert "stablehlo.dot_general" not in only
 
 
 def test_meshes():
