@@ -22,67 +22,32 @@ CHUNK_NUMBERS = 2**20
 """Numbers, of a window and of the output, that are in the cache at a time (4 MB of float32)."""
 
 
-def choose(algorithm: str, x, kernel, strides: int, width: int):
-    """Returns how a convolution is computed, or `None` for `direct` on every backend.
+def choose(algorithm: str, x, kernel, strides: int):
+    """Returns how a convolution is computed, or `None` for `direct`, gradients too, on every backend.
 
     Measured by `python -m benchmarks.convolutions`:
 
-    - XLA's convolution is the fastest forward, and for the input's gradient, where it stands alone.
-    - The gradient of a kernel with many channels is 5 to 15 times slower than matrix products on some CPUs, and about
-      as fast on others: `slow_kernel_gradient` tries which.  Programs that ask for "loops" take the products anywhere.
-    - Below the kernel's size, inside loops and under vmap, matrix products are many times faster.
+    - XLA's own convolution is the fastest where it has the canonical layout (channels last): in the forward pass, and
+      with the gradients of `with_gradients`.  Other layouts, which jax's gradients have, XLA makes canonical in a
+      program's outermost level only: in a loop, or in a choice between backends, they run 5 to 90 times slower.
+    - Below the kernel's size, and for few channels in loops and under vmap, matrix products are many times faster.
     """
-    full_precision = jnp.promote_types(x.dtype, kernel.dtype) in (jnp.float32, jnp.float64)
     if algorithm == "direct" or _is_sharded(x):
         return None
-    if algorithm == "loops":
-        way = _in_loops(x, kernel, strides, full_precision)
-        if way is not None:
-            return functools.partial(_on_cpu, way)
-    elif kernel.shape[0] > min(x.shape[1:3]):
-        return functools.partial(_on_cpu, by_windows)
-    if kernel.shape[2] >= MANY_CHANNELS and full_precision and x.dtype == kernel.dtype:
-        return functools.partial(with_kernel_gradient, always=algorithm == "loops")
-    return None
+    way = _in_loops(x, kernel, strides) if algorithm == "loops" else None
+    if way is None and kernel.shape[0] > min(x.shape[1:3]):
+        way = by_windows
+    return with_gradients if way is None else functools.partial(_on_cpu, way)
 
 
-@functools.cache
-def slow_kernel_gradient() -> bool:
-    """Whether XLA's gradient of a kernel is `SLOW` times slower than matrix products on this machine's CPU.
-
-    Tried once in a process, on one small convolution (about 0.2 s).  Where another backend is the default it is
-    assumed, since a CPU is then only a fallback.
-    """
-    if jax.default_backend() != "cpu":
-        return True
-    x, g, kernel = (np.ones(shape, np.float32) for shape in ((8, 16, 16, 64), (8, 16, 16, 64), (3, 3, 64, 64)))
-    on_cpu = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
-
-    def seconds(way):
-        def gradient(x, g, kernel):
-            return jax.vjp(lambda kernel: way(x, kernel, strides=1, width=1), kernel)[1](g)
-
-        shapes = [jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=on_cpu) for each in (x, g, kernel)]
-        compiled, times = jax.jit(gradient).lower(*shapes).compile(), []
-        for _ in range(4):  # the first is slower
-            started = time.perf_counter()
-            jax.block_until_ready(compiled(x, g, kernel))
-            times.append(time.perf_counter() - started)
-        return min(times)
-
-    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
-        return seconds(direct) > SLOW * seconds(with_kernel_gradient)
-
-
-def _in_loops(x, kernel, strides, full_precision):
+def _in_loops(x, kernel, strides):
     k, in_features, out_features = kernel.shape[0], *kernel.shape[2:]
+    full_precision = jnp.promote_types(x.dtype, kernel.dtype) in (jnp.float32, jnp.float64)
     if strides == 1 and k > 1 and k * k * in_features <= FEW_INPUTS:
         return by_blocks
     if strides == 1 and k == 3 and min(in_features, out_features) >= WINOGRAD_CHANNELS and full_precision:
         return by_winograd
-    if k * k * in_features <= MANY_INPUTS or k > min(x.shape[1:3]):
-        return by_windows
-    return None
+    return by_windows if k * k * in_features <= MANY_INPUTS else None
 
 
 def _is_sharded(x):
@@ -100,34 +65,105 @@ def _on_cpu(way, x, kernel, *, strides, width):
     )
 
 
-def with_kernel_gradient(x, kernel, *, strides, width, always=True):
-    """XLA's convolution, whose gradient of the kernel is a sum of matrix products, `always` or where XLA's is slow."""
-    return _with_kernel_gradient(strides, width, always, x, kernel)
+def with_gradients(x, kernel, *, strides, width):
+    """XLA's convolution; on a CPU its gradients are convolutions in the canonical layout, or matrix products."""
+    return _with_gradients(strides, width, x, kernel)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def _with_kernel_gradient(strides, width, always, x, kernel):
-    del always
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _with_gradients(strides, width, x, kernel):
     return direct(x, kernel, strides=strides, width=width)
 
 
-@functools.partial(_with_kernel_gradient.defjvp, symbolic_zeros=True)
-def _with_kernel_gradient_jvp(strides, width, always, primals, tangents):
+@functools.partial(_with_gradients.defjvp, symbolic_zeros=True)
+def _with_gradients_jvp(strides, width, primals, tangents):
     (x, kernel), (x_tangent, kernel_tangent) = primals, tangents
-    products = not isinstance(kernel_tangent, SymbolicZero) and (always or slow_kernel_gradient())
-    if products:  # products and convolution then share what feeds them, in place of computing it twice
-        x = jax.lax.optimization_barrier(x)
-    y, parts = _with_kernel_gradient(strides, width, always, x, kernel), []
+    parts, y = [], _with_gradients(strides, width, x, kernel)
     if not isinstance(x_tangent, SymbolicZero):
-        parts.append(direct(x_tangent, kernel, strides=strides, width=width))
-    if products:
+        parts.append(_on_cpu(along_input, x_tangent, kernel, strides=strides, width=width))
+    if not isinstance(kernel_tangent, SymbolicZero):
         # Only x is kept for the backward pass, not its windows.
-        along = jax.checkpoint(functools.partial(_on_cpu, by_taps, strides=strides, width=width), prevent_cse=False)
+        along = jax.checkpoint(
+            functools.partial(_on_cpu, _along_kernel(x), strides=strides, width=width), prevent_cse=False
+        )
         parts.append(along(x, kernel_tangent))
-    elif not isinstance(kernel_tangent, SymbolicZero):
-        parts.append(direct(x, kernel_tangent, strides=strides, width=width))
-    tangent = functools.reduce(operator.add, parts) if parts else jnp.zeros_like(y)
-    return y, jax.lax.optimization_barrier(tangent) if products else tangent
+    return y, functools.reduce(operator.add, parts) if parts else jnp.zeros_like(y)
+
+
+def along_input(x, kernel, *, strides, width):
+    """The convolution as the transpose of the input's gradient, which is one in the canonical layout.
+
+    The gradient: y, strides apart, convolved with the kernel, turned around and with its features exchanged.
+    """
+    k, y = kernel.shape[0], jax.eval_shape(functools.partial(direct, strides=strides, width=width), x, kernel)
+
+    def gradient(y):
+        sizes = zip(x.shape[1:3], y.shape[1:3], strict=True)
+        return jax.lax.conv_general_dilated(
+            y,
+            jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
+            window_strides=(1, 1),
+            padding=[(k - 1 - width, size - 1 + width - (count - 1) * strides) for size, count in sizes],
+            lhs_dilation=(strides, strides),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    return jax.linear_transpose(gradient, y)(x)[0]
+
+
+def along_kernel(x, kernel, *, strides, width):
+    """The convolution as the transpose of the kernel's gradient, which is one in the canonical layout.
+
+    The gradient: the input convolved with y as the kernel, the images being the features that are summed.
+    """
+    k, y = kernel.shape[0], jax.eval_shape(functools.partial(direct, strides=strides, width=width), x, kernel)
+
+    def gradient(y):
+        sizes = zip(x.shape[1:3], y.shape[1:3], strict=True)
+        taps = jax.lax.conv_general_dilated(
+            x.transpose(3, 1, 2, 0),
+            y.transpose(1, 2, 0, 3),
+            window_strides=(1, 1),
+            padding=[(width, k - size - width + (count - 1) * strides) for size, count in sizes],
+            rhs_dilation=(strides, strides),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return taps.transpose(1, 2, 0, 3)
+
+    return jax.linear_transpose(gradient, y)(kernel)[0]
+
+
+def _along_kernel(x):
+    many = x.shape[3] >= MANY_CHANNELS and x.dtype in (jnp.float32, jnp.float64)
+    return by_taps if many and slow_kernel_gradient() else along_kernel
+
+
+@functools.cache
+def slow_kernel_gradient() -> bool:
+    """Whether the gradient of a kernel is `SLOW` times slower than matrix products on this machine's CPU.
+
+    It was so on some CPUs.  Tried once in a process, on one small convolution (about 0.3 s).  Where another backend is
+    the default it is not tried: a CPU is only a fallback there.
+    """
+    if jax.default_backend() != "cpu":
+        return False
+    x, g, kernel = (np.ones(shape, np.float32) for shape in ((8, 16, 16, 64), (8, 16, 16, 64), (3, 3, 64, 64)))
+    on_cpu = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+
+    def seconds(way):
+        def gradient(x, g, kernel):
+            return jax.linear_transpose(lambda kernel: way(x, kernel, strides=1, width=1), kernel)(g)[0]
+
+        shapes = [jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=on_cpu) for each in (x, g, kernel)]
+        compiled, times = jax.jit(gradient).lower(*shapes).compile(), []
+        for _ in range(4):  # the first is slower
+            started = time.perf_counter()
+            jax.block_until_ready(compiled(x, g, kernel))
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+        return seconds(along_kernel) > SLOW * seconds(by_taps)
 
 
 def by_taps(x, kernel, *, strides, width):

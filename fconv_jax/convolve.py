@@ -70,7 +70,7 @@ def convolve(x: jax.Array, kernel: jax.Array, *, strides: int = 1, padding: Padd
 def _convolve(x, kernel, *, strides, width, algorithm):
     if kernel.shape[0] == 1 and width == 0:  # one product: as fast as XLA's convolution, its gradients much faster
         return x[:, ::strides, ::strides] @ kernel[0, 0]
-    way = cpu.choose(algorithm, x, kernel, strides, width)
+    way = cpu.choose(algorithm, x, kernel, strides)
     if way is None:
         return cpu.direct(x, kernel, strides=strides, width=width)
     return way(x, kernel, strides=strides, width=width)
@@ -86,10 +86,10 @@ def convolution_algorithm(name: str) -> Iterator[None]:
     """Says how convolutions that are traced in this context are computed on a CPU; all ways agree to rounding.
 
     Args:
-      name: `"auto"`, the default: `lax.conv_general_dilated`, but for the gradient of a kernel with many input
-        channels, which is a sum of matrix products; `"loops"`: matrix products in place of small convolutions, for
-        programs that convolve inside `lax.scan`, `lax.map` or `jax.vmap`, where XLA's CPU convolution is slow;
-        `"direct"`: `lax.conv_general_dilated` and nothing else, without a choice between backends.
+      name: `"auto"`, the default: `lax.conv_general_dilated`, with gradients in the layout that is fast on a CPU, in
+        loops too; `"loops"`: also matrix products in place of small convolutions, for programs that convolve a few
+        channels inside `lax.scan`, `lax.map` or `jax.vmap`; `"direct"`: `lax.conv_general_dilated` and nothing else,
+        without a choice between backends.
 
     It has no effect on other backends.  It counts when a function is traced: wrap the call that compiles.
 

@@ -1,0 +1,119 @@
+"""Which way of convolving is the fastest on a CPU, shape by shape: what `fconv_jax/_convolve_cpu.py` goes by.
+
+    python -m benchmarks.convolutions
+
+For each shape, GFLOP/s of XLA's own convolution forward, of its input's gradient and of its kernel's gradient, and of
+the kernel's gradient as matrix products; then the forward pass and all gradients inside of a `lax.scan`, with XLA's
+convolution and with the setting "loops".  Each figure is the best of a few calls, each column measured in turns.
+"""
+
+import argparse
+import functools
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+import fconv_jax as fc
+from experiments.results import cpu_name
+from fconv_jax import _convolve_cpu as cpu
+
+SHAPES = (  # batch, size, kernel size, input and output channels, strides
+    (64, 24, 5, 80, 80, 1),
+    (64, 13, 5, 80, 80, 1),
+    (16, 32, 3, 128, 128, 1),
+    (8, 64, 3, 64, 64, 1),
+    (8, 32, 3, 32, 32, 1),
+    (1, 256, 3, 16, 16, 1),
+    (64, 14, 7, 64, 96, 1),
+    (16, 7, 5, 192, 256, 1),
+    (8, 32, 11, 16, 16, 1),
+    (64, 28, 9, 1, 64, 1),
+    (256, 28, 5, 1, 16, 1),
+    (64, 14, 3, 192, 384, 1),
+    (32, 16, 1, 128, 128, 1),
+    (32, 32, 3, 64, 128, 2),
+    (32, 32, 4, 64, 128, 2),
+    (8, 4, 7, 32, 32, 1),
+)
+
+
+def main() -> None:
+    """Prints a row for each shape and writes them all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/convolutions.json"))
+    options = parser.parse_args()
+    contents = {"command": "python -m benchmarks.convolutions", "slow": cpu.slow_kernel_gradient()}
+    contents |= {"device": f"{cpu_name()} CPU, {os.cpu_count()} cores"}
+    contents |= {"versions": {"python": platform.python_version(), "jax": jax.__version__}, "rows": []}
+    for shape in SHAPES:
+        contents["rows"].append(measure(*shape))
+        print(line(contents["rows"][-1]), flush=True)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(contents, indent=1) + "\n")
+
+
+def measure(batch: int, size: int, k: int, inputs: int, outputs: int, strides: int) -> dict:
+    """GFLOP/s of each way for one shape, and of a matrix product."""
+    width = (k - 1) // 2
+    x = jax.random.normal(jax.random.key(0), (batch, size, size, inputs))
+    kernel = jax.random.normal(jax.random.key(1), (k, k, inputs, outputs)) / k
+    direct = functools.partial(cpu.direct, strides=strides, width=width)
+    products = functools.partial(cpu.with_kernel_gradient, strides=strides, width=width)
+    y = direct(x, kernel)
+    matrix = jax.random.normal(jax.random.key(2), (2048, 2048))
+
+    def looped(algorithm):
+        def step(kernel, x):
+            def loss(kernel):
+                return jnp.sum(jnp.tanh(fc.convolve(x, kernel, strides=strides, padding=width)))
+
+            return kernel - 1e-6 * jax.grad(loss)(kernel), None
+
+        with fc.convolution_algorithm(algorithm):
+            return jax.jit(lambda x: jax.lax.scan(step, kernel, x[None])[0]).lower(x).compile()
+
+    ways = {
+        "forward": (jax.jit(direct).lower(x, kernel).compile(), (x, kernel), 1),
+        "input": (jax.jit(lambda y: jax.vjp(lambda x: direct(x, kernel), x)[1](y)[0]).lower(y).compile(), (y,), 1),
+        "kernel": (jax.jit(lambda y: jax.vjp(lambda c: direct(x, c), kernel)[1](y)[0]).lower(y).compile(), (y,), 1),
+        "kernel as products": (
+            jax.jit(lambda y: jax.vjp(lambda c: products(x, c), kernel)[1](y)[0]).lower(y).compile(),
+            (y,),
+            1,
+        ),
+        "in a loop, direct": (looped("direct"), (x,), 2),
+        "in a loop, loops": (looped("loops"), (x,), 2),
+    }
+    operations = 2 * y.size * k * k * inputs
+    row = {"shape": [batch, size, k, inputs, outputs, strides]}
+    row["product"] = 2 * 2048**3 / best(jax.jit(jnp.matmul).lower(matrix, matrix).compile(), (matrix, matrix)) / 1e9
+    row |= {name: times * operations / best(way, arguments) / 1e9 for name, (way, arguments, times) in ways.items()}
+    return row
+
+
+def best(call, arguments, seconds: float = 0.4) -> float:
+    """The shortest of some calls."""
+    jax.block_until_ready(call(*arguments))
+    times = []
+    while len(times) < 3 or (sum(times) < seconds and len(times) < 50):
+        started = time.perf_counter()
+        jax.block_until_ready(call(*arguments))
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def line(row: dict) -> str:
+    """A row of a Markdown table."""
+    batch, size, k, inputs, outputs, strides = row["shape"]
+    cells = [f"{k} x {k}, {inputs} -> {outputs}" + (", stride 2" if strides == 2 else ""), f"{size} px, {batch}"]
+    cells += [f"{value:.0f}" for name, value in row.items() if name != "shape"]
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    main()
