@@ -173,7 +173,13 @@ class Steerable(nn.Module):
 
     def exported(self):
         """The network with escnn's `.export()`ed, plain PyTorch modules."""
-        self.features, self.wrap = self.features.eval().export(), None
+        modules, features = [], self.features.eval()
+        for module in features:  # escnn has no export for some pools: they stay, between its own wrappers
+            try:
+                modules.append(module.export())
+            except NotImplementedError:
+                modules.append(Wrapped(module, self.wrap))
+        self.features, self.wrap = nn.Sequential(*modules), None
         return self
 
     def forward(self, x):
@@ -184,6 +190,18 @@ class Steerable(nn.Module):
         x = self.blur(x)
         power = (x.clamp(min=1e-6) ** self.power).mean((2, 3)) ** (1 / self.power)
         return self.head(torch.cat([x.mean((2, 3)), power], 1))
+
+
+class Wrapped(nn.Module):
+    """An escnn module between plain arrays."""
+
+    def __init__(self, module, wrap):
+        super().__init__()
+        self.module, self.wrap = module, wrap
+
+    def forward(self, x):
+        """As the module."""
+        return self.module(self.wrap(x, self.module.in_type)).tensor
 
 
 class Worker:
