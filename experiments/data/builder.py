@@ -52,12 +52,7 @@ class RotatedMnist(FileReaderBuilder):
     ]
 
     def __init__(self, *, progress: Callable[[str], None] | None = None, **kwargs):
-        """Make the builder.
-
-        Args:
-          progress: called with one line of text now and then while preparing.
-          **kwargs: those of a TFDS builder: `config`, `data_dir`, ...
-        """
+        """Make the builder; `progress` is called with a line of text now and then while preparing."""
         super().__init__(**kwargs | {"file_format": "array_record"})
         self._progress = progress or (lambda line: None)
 
@@ -79,13 +74,9 @@ class RotatedMnist(FileReaderBuilder):
         del download_config
         dataset = DATASETS[self.builder_config.dataset]
         source = self._read_source(dataset, dl_manager)
-        split_infos, digests = [], {}
-        for split in SPLITS:
-            info, digest = self._write_split(split, *source.pop(split))
-            split_infos.append(info)
-            digests[split] = digest
-        self.info.metadata["sha256"] = digests
-        self.info.set_splits(tfds.core.SplitDict(split_infos))
+        written = {split: self._write_split(split, *source.pop(split)) for split in SPLITS}
+        self.info.metadata["sha256"] = {split: digest for split, (_, digest) in written.items()}
+        self.info.set_splits(tfds.core.SplitDict([info for info, _ in written.values()]))
 
     def _read_source(self, dataset: Dataset, dl_manager) -> Source:
         if dataset.name == "mnist_5k":

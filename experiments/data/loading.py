@@ -47,20 +47,14 @@ def resolve_dataset(
 ) -> tuple[str, str | None]:
     """The data set that `name` stands for, and a line for the user if there is something to say.
 
-    "auto" is mnist if it is prepared, placed by the user, downloaded earlier or downloadable, else mnist_5k. It
-    takes at most a few seconds. Any other name stands for itself.
-
-    Args:
-      name: "auto" or a name of `DATASETS`.
-      data_dir: as for `load`.
-      settings: which must all be prepared with `data_seed` for mnist to count as prepared; none: any one will do.
-      data_seed: as for `load`.
+    "auto" is mnist if it is prepared (with `data_seed` in all `settings`, or in any), placed by the user, downloaded
+    earlier or downloadable, else mnist_5k. It takes at most a few seconds. Any other name stands for itself.
 
     Raises:
       DataError: unknown name, or "auto" finds some but not all of MNIST's files placed.
     """
     if name != "auto":
-        _check_dataset(name)
+        _check_request(name)
         return name, None
     root = location.data_directory(data_dir)
     if settings:
@@ -92,11 +86,8 @@ def load(
     compared with the digest taken when it was prepared.
 
     Args:
-      dataset: a name of `DATASETS`.
-      setting: 1 to 4.
       data_seed: decides the angles of the rotated copies; not negative.
       data_dir: where data are kept; default TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      splits: which of "train", "validation", "test".
       progress: called with a line of text now and then while preparing.
 
     Raises:
@@ -118,13 +109,9 @@ def load(
         ) from error
 
 
-def _check_dataset(name):
-    if name not in DATASETS:
-        raise DataError(f"unknown dataset {name!r}: choose auto, {', '.join(DATASETS)}")
-
-
-def _check_request(dataset, setting, data_seed, splits):
-    _check_dataset(dataset)
+def _check_request(dataset, setting=1, data_seed=0, splits=()):
+    if dataset not in DATASETS:
+        raise DataError(f"unknown dataset {dataset!r}: choose auto, {', '.join(DATASETS)}")
     if setting not in SETTINGS:
         raise DataError(f"unknown setting {setting!r}: choose {', '.join(map(str, SETTINGS))}")
     if not isinstance(data_seed, int) or data_seed < 0:
@@ -156,7 +143,7 @@ def _prepare(root: Path, dataset: str, setting: int, data_seed: int, progress: P
         ) from error
 
 
-def _only_process(root: Path, dataset: str, progress: Progress) -> FileLock:
+def _only_process(root, dataset, progress):
     """The lock that the one process that prepares `dataset` holds; waits for it. It dies with its process."""
     folder = root / "rotated_mnist"
     folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +155,7 @@ def _only_process(root: Path, dataset: str, progress: Progress) -> FileLock:
     return lock.acquire()
 
 
-def _make_builder(root, dataset, setting, data_seed, progress: Progress | None = None) -> RotatedMnist:
+def _make_builder(root, dataset, setting, data_seed, progress=None):
     tfds.disable_progress_bar()
     config = RotatedMnistConfig.create(dataset, setting, data_seed)
     # TFDS wants its own object where the configuration is one of those that it lists.

@@ -24,15 +24,8 @@ _BLOCK = 4096  # Images handled at once: large enough for speed, 26 MB of coeffi
 def rotate_images(images: np.ndarray, angle: float) -> np.ndarray:
     """Rotate images about their centre: cubic spline, same size, zero outside, not clipped.
 
-    Equals `scipy.ndimage.rotate(image, angle, reshape=False, cval=0)` of each image. A positive angle rotates the
-    way of `np.rot90(image)`.
-
-    Args:
-      images: float32 `[n, size, size]`.
-      angle: degrees, any real number.
-
-    Returns:
-      float32 `[n, size, size]`; values may over- and undershoot those of the input.
+    Equals `scipy.ndimage.rotate(image, angle, reshape=False, cval=0)` of each image, float32 `[n, size, size]`. A
+    positive angle, in degrees, rotates the way of `np.rot90(image)`. Values may over- and undershoot the input's.
 
     Raises:
       ValueError: the images are not square or the angle is not finite.
@@ -54,12 +47,7 @@ def rotate_images(images: np.ndarray, angle: float) -> np.ndarray:
 def rotated_copies(images: np.ndarray, angles: np.ndarray) -> np.ndarray:
     """Each image followed by its rotated copies, clipped and rounded to whole grey levels.
 
-    Args:
-      images: uint8 `[n, size, size]`.
-      angles: int32 `[n, copies]`, degrees -90..89.
-
-    Returns:
-      uint8 `[n, 1 + copies, size, size]`; `[:, 0]` are the images themselves.
+    uint8 `[n, size, size]`, degrees int32 `[n, copies]` -> uint8 `[n, 1 + copies, size, size]`.
     """
     num_images, num_copies = angles.shape
     size = images.shape[1]

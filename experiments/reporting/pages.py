@@ -39,15 +39,14 @@ def write_table(path: Path, cells: list[dict]) -> None:
     """Writes table2.csv: the runs, and which of them (from 1) failed."""
     rows = tables.table_rows(cells)
     num_runs = max(len(row["runs"]) for row in rows)
-    names = ["dataset", "setting", "model", "init", "epochs", "batch", "steps"]
     lines = []
     for row in rows:
         runs = [f"{accuracy:.4f}" for accuracy, _ in row["runs"]] + [""] * (num_runs - len(row["runs"]))
         failed = " ".join(str(i) for i, (_, bad) in enumerate(row["runs"], 1) if bad)
         means = [tables.text(row["mean"]), tables.text(row["std"]), failed, tables.text(row["report"])]
-        lines.append([*(row[name] for name in names), *runs, *means])
+        lines.append([*(row[name] for name in tables.FIXED), *runs, *means])
     runs = list(map(str, range(1, num_runs + 1)))
-    write_csv(path, ["data", *names[1:], *runs, "mean", "std", "failed runs", "report_mean"], lines)
+    write_csv(path, ["data", *tables.FIXED[1:], *runs, "mean", "std", "failed runs", "report_mean"], lines)
 
 
 def write_html(path: Path, cells: list[dict], figures: dict[str, Path], command: str, single_file: bool) -> None:

@@ -40,33 +40,46 @@ def num_steps(cell: dict) -> int:
     return cell["epochs"] * -(-images // cell["batch_size"])
 
 
+def text(value: float | None) -> str:
+    """A number for a table."""
+    return "" if value is None else f"{value:.4f}"
+
+
+def all_tables(cells: list[dict]) -> list[Table]:
+    """All tables that have rows, in their order."""
+    makers = (accuracy_table, comparison_table, class_table, condition_table)
+    return [table for table in (make(cells) for make in makers) if table.rows]
+
+
+FIXED = ("dataset", "setting", "model", "init", "epochs", "batch", "steps")
+"""What tells a row of `table_rows` from the others."""
+
+
 def table_rows(cells: list[dict]) -> list[dict]:
     """Returns a row for each cell (a results.json): its runs, mean without failed ones, std, and the report's mean.
 
     The report's mean stands beside ours on its own data set, MNIST, with its initial weights, only.
     """
-    rows = []
-    for cell in sorted(cells, key=order):
-        same = cell["dataset"] == "mnist" and cell["init"] == "report"
-        rows.append(
-            {
-                **{name: cell[name] for name in ("dataset", "setting", "model", "init", "epochs")},
-                "batch": cell["batch_size"],
-                "steps": num_steps(cell),
-                "runs": [
-                    (accuracy, seed in cell["failed_seeds"])
-                    for seed, accuracy in zip(cell["seeds"], cell["test_accuracy"], strict=True)
-                ],
-                **{name: cell[name] for name in ("mean", "std")},
-                "report": _report_mean(cell) if same else None,
-            }
-        )
-    return rows
+    return [
+        {
+            **{name: cell[name] for name in FIXED[:5]},
+            "batch": cell["batch_size"],
+            "steps": num_steps(cell),
+            "runs": [
+                (accuracy, seed in cell["failed_seeds"])
+                for seed, accuracy in zip(cell["seeds"], cell["test_accuracy"], strict=True)
+            ],
+            **{name: cell[name] for name in ("mean", "std")},
+            "report": _report_mean(cell),
+        }
+        for cell in sorted(cells, key=order)
+    ]
 
 
 def _report_mean(cell):
     means = MODELS[cell["model"]].report_means if cell["model"] in MODELS else ()
-    return means[cell["setting"] - 1] if means else None
+    same = cell["dataset"] == "mnist" and cell["init"] == "report"
+    return means[cell["setting"] - 1] if means and same else None
 
 
 def comparisons(cells: list[dict]) -> list[dict]:
@@ -87,9 +100,8 @@ def comparisons(cells: list[dict]) -> list[dict]:
         plain = next(filter(None, candidates), None)
         if plain is None or num_steps(plain) != num_steps(fconv):
             continue
-        good = [_good(fconv, "test_accuracy"), _good(plain, "test_accuracy")]
-        seeds = sorted(set(good[0]) & set(good[1]))
-        differences = np.array([good[0][seed] - good[1][seed] for seed in seeds])
+        good, other = _good(fconv, "test_accuracy"), _good(plain, "test_accuracy")
+        differences = np.array([good[seed] - other[seed] for seed in sorted(good.keys() & other.keys())])
         n = len(differences)
         half = t.ppf(0.975, n - 1) * differences.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
         mean = float(differences.mean()) if n else math.nan
@@ -103,17 +115,16 @@ def accuracy_table(cells: list[dict]) -> Table:
     """The report's table 2."""
     rows = table_rows(cells)
     num_runs = max(len(row["runs"]) for row in rows)
-    fixed = ["dataset", "setting", "model", "init", "epochs", "batch", "steps"]
-    head = ["data", *fixed[1:], *map(str, range(1, num_runs + 1)), "mean", "std", "report's mean"]
     body = []
     for row in rows:
         runs = [f"**{accuracy:.3f}**" if failed else f"{accuracy:.3f}" for accuracy, failed in row["runs"]]
         runs += [""] * (num_runs - len(runs))
-        body.append([*(str(row[n]) for n in fixed), *runs, *(text(row[n]) for n in ("mean", "std", "report"))])
+        body.append([*(str(row[n]) for n in FIXED), *runs, *(text(row[n]) for n in ("mean", "std", "report"))])
     notes = ["Runs in bold failed (stuck at chance) and are left out of the mean."]
     if any(row["dataset"] == "mnist_5k" for row in rows):
         notes.insert(0, NOT_MNIST)
     notes += [_stuck(row) for row in rows if all(failed for _, failed in row["runs"])]
+    head = ["data", *FIXED[1:], *map(str, range(1, num_runs + 1)), "mean", "std", "report's mean"]
     return Table("Test accuracy", head, body, tuple(notes))
 
 
@@ -137,14 +148,13 @@ def comparison_table(cells: list[dict]) -> Table:
 
 def class_table(cells: list[dict]) -> Table:
     """Test accuracy of each class, mean of the seeds that did not fail."""
-    body, width = [], 0
+    body = []
     for cell in sorted(cells, key=order):
-        good = _good(cell, "per_class_accuracy")
-        means = np.mean(list((good or dict(enumerate(cell["per_class_accuracy"]))).values()), axis=0)
-        width = max(width, len(means))
+        good = _good(cell, "per_class_accuracy").values()
+        means = np.mean(list(good or cell["per_class_accuracy"]), axis=0)
         body.append([cell["dataset"], str(cell["setting"]), label(cell), *(f"{value:.3f}" for value in means)])
-    note = "Mean of the seeds that did not fail."
-    return Table("Accuracy of each class", ["data", "setting", "model", *map(str, range(width))], body, (note,))
+    head = ["data", "setting", "model", *map(str, range(max(map(len, body)) - 3))]
+    return Table("Accuracy of each class", head, body, ("Mean of the seeds that did not fail.",))
 
 
 def condition_table(cells: list[dict]) -> Table:
@@ -157,17 +167,6 @@ def condition_table(cells: list[dict]) -> Table:
             ", ".join(map(str, cell["seeds"])), cell["device"], versions, f"{cell['wall_seconds'] / 60:.0f} min",
         ])  # fmt: skip
     return Table("Conditions", ["cell", "command", "seeds", "machine", "versions", "training"], body)
-
-
-def all_tables(cells: list[dict]) -> list[Table]:
-    """All tables that have rows, in their order."""
-    makers = (accuracy_table, comparison_table, class_table, condition_table)
-    return [table for table in (make(cells) for make in makers) if table.rows]
-
-
-def text(value: float | None) -> str:
-    """A number for a table."""
-    return "" if value is None else f"{value:.4f}"
 
 
 def _good(cell, name):

@@ -10,14 +10,8 @@ from flax import nnx
 
 from experiments.data import Split, rotate_images
 from experiments.runs import folder as folders
-from experiments.runs.checkpoints import (
-    CheckpointError,
-    Checkpoints,
-    basis_record,
-    check_basis,
-    restore,
-    restore_record,
-)
+from experiments.runs.basis import basis_record, check_basis
+from experiments.runs.checkpoints import CheckpointError, Checkpoints, restore, restore_record
 from experiments.settings import COPIES_PER_IMAGE, RunConfig
 from experiments.training.loop import make
 from experiments.training.network import Network, abstract_model

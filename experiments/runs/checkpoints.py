@@ -16,13 +16,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import nnx
 
 from experiments.rules import InputError
 
-# Bases of two machines differ by rounding only; another basis differs by much more.
-_BASIS_TOLERANCE, _SKETCH_TOLERANCE = 1e-5, 1e-6
-_SKETCH_NUMBERS = 8
 _PATIENCE_SECONDS = 30 * 24 * 3600
 
 
@@ -155,56 +151,6 @@ def digest(arrays: dict, record: dict) -> str:
         total.update(json.dumps([path, str(array.dtype), list(array.shape)]).encode())
         total.update(array.reshape(-1).view(np.uint8).data)
     return total.hexdigest()
-
-
-def basis_record(model) -> dict:
-    """Returns a short digest of the bases that a model's coefficients are expressed in, {layer: digest}.
-
-    A sha256 would change with the last bit, which depends on the machine. The digest of the n values b is their shape
-    and sums that another basis changes and rounding does not, with fixed random signs s:
-
-        sketch_i = sum_j s_ij b_j / sqrt(n),    i = 1 .. 8.
-    """
-    record = {}
-    for path, module in nnx.iter_modules(model):
-        if hasattr(module, "fourier_basis"):
-            record[".".join(map(str, path))] = _sketch(module.fourier_basis.values)
-    return record
-
-
-def check_basis(folder: Path, saved: dict, model) -> None:
-    """Checks that coefficients saved with `basis_record` mean the same filters here.
-
-    Checkpoints of before there were digests hold the bases themselves, as nested lists.
-
-    Raises:
-      CheckpointError: another basis.
-    """
-    here = {
-        ".".join(map(str, path)): module.fourier_basis.values
-        for path, module in nnx.iter_modules(model)
-        if hasattr(module, "fourier_basis")
-    }
-    if set(saved) != set(here) or not all(_is_same_basis(saved[name], here[name]) for name in here):
-        raise CheckpointError(f"{folder}: saved with another filter basis; use the version of fconv_jax that saved it")
-
-
-def _is_same_basis(saved, values):
-    tolerance = _BASIS_TOLERANCE
-    if isinstance(saved, dict):
-        if list(saved["shape"]) != list(values.shape):
-            return False
-        saved, values, tolerance = saved["sketch"], _sketch(values)["sketch"], _SKETCH_TOLERANCE
-    return np.shape(saved) == np.shape(values) and np.allclose(saved, values, rtol=0, atol=tolerance)
-
-
-def _sketch(values):
-    # Philox's output is fixed for ever; 64 signs a number.
-    words = np.random.Philox(key=0).random_raw(-(-_SKETCH_NUMBERS * values.size // 64))
-    bits = np.unpackbits(words.astype("<u8").view(np.uint8))[: _SKETCH_NUMBERS * values.size]
-    signs = 1.0 - 2.0 * bits.reshape(_SKETCH_NUMBERS, values.size)
-    sketch = signs @ np.asarray(values, np.float64).reshape(-1) / np.sqrt(values.size)
-    return {"shape": list(values.shape), "sketch": sketch.tolist()}
 
 
 def _handlers():

@@ -19,16 +19,9 @@ from experiments.data import Split
 from experiments.runs import config as configs
 from experiments.runs import folder as folders
 from experiments.runs import plan
+from experiments.runs.basis import basis_record, check_basis
 from experiments.runs.best import write_best
-from experiments.runs.checkpoints import (
-    CheckpointError,
-    Checkpoints,
-    basis_record,
-    check_basis,
-    has_checkpoint,
-    restore,
-    restore_record,
-)
+from experiments.runs.checkpoints import CheckpointError, Checkpoints, has_checkpoint, restore, restore_record
 from experiments.runs.exit_codes import Interrupted, Signals
 from experiments.runs.files import write_json
 from experiments.runs.plan import Place, Planned
@@ -55,7 +48,7 @@ class Cell:
 
 def run(options: Namespace, command: str, draw: Draw) -> None:
     """Trains one cell, as the options of `experiments.run` say."""
-    console, saved = quiet_but_first(), None
+    console, saved = first_console(), None
     if options.output:
         _check(options.output, options.resume, options.overwrite)
         saved = configs.read(options.output) if options.resume else None
@@ -81,7 +74,7 @@ def sweep(options: Namespace, planned: list[Planned], numbers, command: str, dra
     Raises:
       BusyError: another process is at work on one of the cells.
     """
-    console = quiet_but_first()
+    console = first_console()
     dataset = resolve(console, options, options.dataset or "auto", options.settings)
     places, given = plan.places(planned, dataset), configs.given(options) | {"dataset": dataset}
     for number in numbers:
@@ -109,7 +102,7 @@ def train_planned(console, planned: Planned, output: Path, given: dict, data_dir
             _train(console, group, command, draw, resume=True, **more)
 
 
-def quiet_but_first() -> Console:
+def first_console() -> Console:
     """A console that speaks in the first of several processes only."""
     return Console(soft_wrap=True, quiet=not processes.is_first())
 
