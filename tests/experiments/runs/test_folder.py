@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from experiments import folders
-from experiments.arguments import InputError
+from experiments.rules import InputError
+from experiments.runs import config
+from experiments.runs import folder as folders
 from experiments.settings import RunConfig
 
 CONFIG = RunConfig("lenet", 3, "mnist_5k", 0, (0, 3), 2, 256, 2e-4, "report", "float32", "auto")
@@ -24,15 +25,15 @@ def test_new_empty_and_only_locked_folders_are_fine(tmp_path, resume, overwrite)
 
 
 def test_configuration_returns_as_it_was(tmp_path):
-    assert folders.read_config(tmp_path) is None
-    folders.write_config(tmp_path, CONFIG, "digest")
-    saved = folders.read_config(tmp_path)
+    assert config.read(tmp_path) is None
+    config.write(tmp_path, CONFIG, "digest")
+    saved = config.read(tmp_path)
     assert saved == {**dataclasses.asdict(CONFIG), "data_digest": "digest"}
-    folders.check_same(tmp_path, saved, CONFIG, "digest")
-    with pytest.raises(InputError, match=r"begun with epochs 2, now it is 3"):
-        folders.check_same(tmp_path, saved, dataclasses.replace(CONFIG, epochs=3), "digest")
+    config.check_same(tmp_path, saved, CONFIG, "digest")
+    with pytest.raises(InputError, match=r"started with epochs 2, now it is 3"):
+        config.check_same(tmp_path, saved, dataclasses.replace(CONFIG, epochs=3), "digest")
     with pytest.raises(InputError, match="data_digest"):
-        folders.check_same(tmp_path, saved, CONFIG, "another")
+        config.check_same(tmp_path, saved, CONFIG, "another")
 
 
 def test_clear_removes_what_runs_write_and_nothing_else(tmp_path):
@@ -47,7 +48,7 @@ def test_the_lock_dies_with_its_process(tmp_path):
     code = """if True:
         import sys
         from pathlib import Path
-        from experiments import folders
+        from experiments.runs import folder as folders
         with folders.locked(Path(sys.argv[1])):
             print("mine", flush=True)
             sys.stdin.read()
@@ -67,10 +68,10 @@ def test_the_lock_dies_with_its_process(tmp_path):
 @pytest.mark.parametrize("contents", ["", "[]", "3", '{"model": "lenet"}', '{"model": ["x"]}', '"model"'])
 def test_the_model_of_any_folder_is_told_or_empty(tmp_path, contents):
     (tmp_path / "config.json").write_text(contents)
-    assert isinstance(folders.model_of(tmp_path), str)
-    assert folders.model_of(tmp_path / "nowhere") == ""
+    assert isinstance(config.model_of(tmp_path), str)
+    assert config.model_of(tmp_path / "nowhere") == ""
     (tmp_path / "config.json").write_text(json.dumps({"model": "alexnet"}))
-    assert folders.model_of(tmp_path) == "alexnet"
+    assert config.model_of(tmp_path) == "alexnet"
 
 
 def test_what_an_unfinished_write_left_is_no_run(tmp_path):
@@ -86,13 +87,13 @@ def test_what_an_unfinished_write_left_is_no_run(tmp_path):
 
 
 def test_a_run_from_before_there_were_schedules_is_read(tmp_path):
-    folders.write_config(tmp_path, CONFIG, "digest")
+    config.write(tmp_path, CONFIG, "digest")
     path = tmp_path / "config.json"
     contents = json.loads(path.read_text())
     assert [contents.pop(name) for name in ("schedule", "weight_decay", "label_smoothing")] == ["constant", 0.0, 0.0]
     path.write_text(json.dumps(contents))
-    saved = folders.read_config(tmp_path)
+    saved = config.read(tmp_path)
     assert [saved[name] for name in ("schedule", "weight_decay", "label_smoothing")] == ["constant", 0.0, 0.0]
-    folders.check_same(tmp_path, saved, CONFIG, "digest")
-    with pytest.raises(folders.InputError, match="begun with schedule 'constant', now it is 'cosine'"):
-        folders.check_same(tmp_path, saved, dataclasses.replace(CONFIG, schedule="cosine"), "digest")
+    config.check_same(tmp_path, saved, CONFIG, "digest")
+    with pytest.raises(InputError, match="started with schedule 'constant', now it is 'cosine'"):
+        config.check_same(tmp_path, saved, dataclasses.replace(CONFIG, schedule="cosine"), "digest")

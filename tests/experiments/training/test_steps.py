@@ -3,10 +3,10 @@
 import dataclasses
 import functools
 import json
+import os
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import training
-from experiments.backends import Plan
-from experiments.settings import MODELS
-from experiments.trainer import Trainer
+from experiments.training import network as networks
+from experiments.training import steps
+from experiments.training.devices import Layout
+from experiments.training.programs import Programs
 from fconv_jax.models.stages import Dropout, StagedModel, flatten
+from tests.experiments import helpers
 
-LOOP = Plan("loop", None, 250, 1, (1, 1))
+LOOP = Layout("loop", None, 250, 1, (1, 1))
 
 # Adam divides a gradient by its own size: rounding in an entry near 0 becomes a sizable part of a step (learning
 # rate 2e-4).  Ways to compute an epoch of 3 steps may differ by this much in one entry, and by far less on average.
@@ -46,31 +47,31 @@ class Small(StagedModel):
 
 def small(precision="float32"):
     graphdef, _, _ = nnx.split(nnx.eval_shape(lambda: Small(rngs=nnx.Rngs(0))), nnx.Param, ...)
-    return training.Network(graphdef, Small, 10, jnp.dtype(precision), has_stats=False)
+    return networks.Network(graphdef, Small, 10, jnp.dtype(precision), has_stats=False)
 
 
 def network_of(name):
-    return small() if name == "small" else training.build(name)
+    return small() if name == "small" else networks.build(name)
 
 
-def train(network, plan, seeds, split, *, epochs=1, batch_size=32, settings=(), learning_rate=2e-4, change=None):
-    """Epochs of a trainer; returns (host states, losses [seed, step])."""
-    trainer = Trainer(network, plan, seeds, settings, batch_size=batch_size, learning_rate=learning_rate)
-    states, data = trainer.init(), trainer.place(split)
+def train(network, layout, seeds, split, *, epochs=1, batch_size=32, settings=(), learning_rate=2e-4, change=None):
+    """Some epochs; returns (host states, losses [seed, step])."""
+    programs = Programs(network, layout, seeds, settings, batch_size=batch_size, learning_rate=learning_rate)
+    states, data = programs.init(), programs.place(split)
     if change is not None:
         states = change(states)
     losses = []
     for epoch in range(epochs):
-        orders, step = trainer.orders(data, epoch), 0
-        while step < trainer.num_steps(data):
-            states, some, done = trainer.steps(states, orders, data, epoch, step, plan.steps_per_call)
-            losses.append(trainer.rows(some))
+        orders, step = programs.orders(data, epoch), 0
+        while step < programs.num_steps(data):
+            states, some, done = programs.steps(states, orders, data, epoch, step, layout.steps_per_call)
+            losses.append(programs.rows(some))
             step += done
         if not settings:
             continue
-        correct = np.trace(trainer.confusion(states["params"], states["stats"], data), axis1=1, axis2=2)
-        states = trainer.keep_best(states, dict.fromkeys(settings, correct), epoch + 1)
-    return trainer.rows(states), np.concatenate(losses, axis=1)
+        correct = np.trace(programs.confusion(states["params"], states["stats"], data), axis1=1, axis2=2)
+        states = programs.keep_best(states, dict.fromkeys(settings, correct), epoch + 1)
+    return programs.rows(states), np.concatenate(losses, axis=1)
 
 
 def assert_close(first, second):
@@ -82,97 +83,89 @@ def assert_close(first, second):
 
 
 @pytest.fixture(scope="module")
-def whole(lab):
+def whole():
     """The reference: seeds 0, 1 and 3 looped over, whole batches."""
-    return functools.cache(lambda name: train(network_of(name), LOOP, (0, 1, 3), lab.split("train", False)))
+    return functools.cache(lambda name: train(network_of(name), LOOP, (0, 1, 3), helpers.split("train", False)))
 
 
-PLANS = {
-    "vmap": Plan("vmap", None, 250, 1, (1, 1)),
-    "vmap, slices": Plan("vmap", 10, 7, 1, (1, 1)),
-    "loop, slices of a half": Plan("loop", 16, 250, 1, (1, 1)),
-    "loop, two slices at a time": Plan("loop", 8, 250, 1, (1, 1), 2),
-    "vmap, an epoch a call": Plan("vmap", None, 250, 64, (1, 1)),
+LAYOUTS = {
+    "vmap": Layout("vmap", None, 250, 1, (1, 1)),
+    "vmap, slices": Layout("vmap", 10, 7, 1, (1, 1)),
+    "loop, slices of a half": Layout("loop", 16, 250, 1, (1, 1)),
+    "loop, two slices at a time": Layout("loop", 8, 250, 1, (1, 1), 2),
+    "vmap, an epoch a call": Layout("vmap", None, 250, 64, (1, 1)),
 }
 
 
-@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_all_ways_agree_for_a_network_with_dropout(lab, whole, plan):
-    assert_close(train(small(), plan, (0, 1, 3), lab.split("train", False)), whole("small"))
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_all_ways_agree_for_a_network_with_dropout(whole, layout):
+    assert_close(train(small(), layout, (0, 1, 3), helpers.split("train", False)), whole("small"))
 
 
 @pytest.mark.parametrize("name", ["vmap", "loop, slices of a half", "loop, two slices at a time"])
-def test_all_ways_agree_for_lenet_fconv(lab, whole, name):
-    assert_close(train(training.build("lenet_fconv"), PLANS[name], (0, 1, 3), lab.split("train", False)),
+def test_all_ways_agree_for_lenet_fconv(whole, name):
+    assert_close(train(networks.build("lenet_fconv"), LAYOUTS[name], (0, 1, 3), helpers.split("train", False)),
                  whole("lenet_fconv"))  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["small", "lenet_fconv"])
-def test_a_seed_alone_is_that_seed_of_several(lab, whole, name):
-    states, losses = train(network_of(name), LOOP, (3,), lab.split("train", False))
+def test_a_seed_alone_is_that_seed_of_several(whole, name):
+    states, losses = train(network_of(name), LOOP, (3,), helpers.split("train", False))
     several, several_losses = whole(name)
     assert_close((states, losses), (jax.tree.map(lambda x: x[2:], several), several_losses[2:]))
 
 
+@pytest.mark.slow
 def test_all_meshes_agree():
     """In a process with 8 CPU devices, against one device there."""
     code = """
-        import json, sys
-        import importlib.util
+        import json
         import jax
-        import numpy as np
-
-        def load(name, path):
-            spec = importlib.util.spec_from_file_location(name, path)
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            return module
-
-        conftest, test = load("conftest", sys.argv[1]), load("test_training", sys.argv[2])
-        from experiments.backends import Plan
-        split = conftest.synthetic_split("train", False)
-        report = {"devices": len(jax.devices())}
+        from experiments.training.devices import Layout
+        from tests.experiments import helpers
+        from tests.experiments.training import test_steps as test
+        split = helpers.split("train", False)
+        found = {"devices": len(jax.devices())}
         wholes = {name: test.train(test.network_of(name), test.LOOP, (0, 1, 3), split)
                   for name in ("small", "lenet_fconv")}
         cases = [("small", "vmap", None, (1, 2)), ("small", "loop", 6, (2, 1)), ("small", "loop", None, (1, 8)),
                  ("small", "vmap", 6, (2, 3)), ("lenet_fconv", "vmap", None, (1, 8))]
         for name, kind, size, shape in cases:
-            case = test.train(test.network_of(name), Plan(kind, size, 9, 1, shape), (0, 1, 3), split)
+            case = test.train(test.network_of(name), Layout(kind, size, 9, 1, shape), (0, 1, 3), split)
             try:
                 test.assert_close(case, wholes[name])
             except AssertionError as error:
-                report[str((name, kind, size, shape))] = str(error)[:300]
-        print(json.dumps(report))
+                found[str((name, kind, size, shape))] = str(error)[:300]
+        print(json.dumps(found))
     """
-    here = Path(__file__)
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), here.parent / "conftest.py", here],
-        env={"PATH": "", "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"},
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"},
         capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout.splitlines()[-1]) == {"devices": 8}
 
 
-def test_two_trainings_are_bitwise_equal(lab):
-    split = lab.split("train", False)
-    plan = PLANS["loop, slices of a half"]
-    first, second = (train(small(), plan, (0, 3), split, epochs=2, settings=(1,)) for _ in range(2))
-    lab.assert_trees_equal(first, second)
+def test_two_trainings_are_bitwise_equal():
+    split = helpers.split("train", False)
+    layout = LAYOUTS["loop, slices of a half"]
+    first, second = (train(small(), layout, (0, 3), split, epochs=2, settings=(1,)) for _ in range(2))
+    helpers.assert_trees_equal(first, second)
 
 
-def test_seeds_differ_in_weights_order_and_dropout(lab):
+def test_seeds_differ_in_weights_order_and_dropout():
     network = small()
-    states = [jax.device_get(training.init(network, (1,), training.Adam(1e-3), seed)) for seed in (0, 1)]
+    states = [jax.device_get(steps.init(network, (1,), steps.Adam(1e-3), seed)) for seed in (0, 1)]
     assert not np.array_equal(states[0]["params"]["dense"]["kernel"], states[1]["params"]["dense"]["kernel"])
-    orders = [np.asarray(training.epoch_order(70, jnp.uint32(seed), epoch)) for seed in (0, 1) for epoch in (0, 1)]
+    orders = [np.asarray(steps.epoch_order(70, jnp.uint32(seed), epoch)) for seed in (0, 1) for epoch in (0, 1)]
     assert len({order.tobytes() for order in orders}) == 4
     for order in orders:
         np.testing.assert_array_equal(np.sort(order), np.arange(70))
     # The same weights and images: only dropout is left to differ, by seed, by epoch and by step, and not by chance.
-    split = lab.split("train", False)
+    split = helpers.split("train", False)
     data = (jnp.asarray(split.images), jnp.asarray(split.labels))
-    one = jax.jit(functools.partial(training.seed_gradient, network, LOOP))
+    one = jax.jit(functools.partial(steps.seed_gradient, network, LOOP))
     losses = [
         float(one(states[0], jnp.uint32(seed), epoch, index, jnp.arange(32), data)[0])
         for seed, epoch, index in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0)]
@@ -180,13 +173,13 @@ def test_seeds_differ_in_weights_order_and_dropout(lab):
     assert len(set(losses[:4])) == 4 and losses[4] == losses[0]
 
 
-def test_the_last_smaller_batch_is_trained_on_and_its_loss_is_its_own_mean(lab):
+def test_the_last_smaller_batch_is_trained_on_and_its_loss_is_its_own_mean():
     """Steps of learning rate 0 leave the weights, so that each step's loss can be computed apart."""
-    split, network = lab.split("train", False), training.build("lenet")
-    for plan in (LOOP, PLANS["vmap, slices"]):
-        states, losses = train(network, plan, (3,), split, learning_rate=0.0)
+    split, network = helpers.split("train", False), networks.build("lenet")
+    for layout in (LOOP, LAYOUTS["vmap, slices"]):
+        states, losses = train(network, layout, (3,), split, learning_rate=0.0)
         assert losses.shape == (1, 3)  # 32 + 32 + 6
-        order = np.asarray(training.epoch_order(70, jnp.uint32(3), 0))
+        order = np.asarray(steps.epoch_order(70, jnp.uint32(3), 0))
         params = jax.tree.map(lambda x: x[0], states["params"])
         logits = np.asarray(network.apply(network.expand(params), {}, jnp.asarray(split.images))[0], np.float64)
         own = np.log(np.exp(logits).sum(1)) - logits[np.arange(70), split.labels]
@@ -194,19 +187,19 @@ def test_the_last_smaller_batch_is_trained_on_and_its_loss_is_its_own_mean(lab):
         np.testing.assert_allclose(losses[0], expected, rtol=LOSS)
 
 
-def test_the_last_batch_alone_moves_the_weights(lab):
-    split, network = lab.split("train", False), small()
-    trainer = Trainer(network, LOOP, (0,), (1,), batch_size=64, learning_rate=1e-3)
-    states, data = trainer.init(), trainer.place(split)
+def test_the_last_batch_alone_moves_the_weights():
+    split, network = helpers.split("train", False), small()
+    programs = Programs(network, LOOP, (0,), (1,), batch_size=64, learning_rate=1e-3)
+    states, data = programs.init(), programs.place(split)
     before = jax.device_get(states["params"])
-    states, losses, done = trainer.steps(states, trainer.orders(data, 0), data, 0, 1, 5)
+    states, losses, done = programs.steps(states, programs.orders(data, 0), data, 0, 1, 5)
     assert (done, losses.shape) == (1, (1, 1))
     assert not np.array_equal(before["dense"]["kernel"], jax.device_get(states["params"])["dense"]["kernel"])
 
 
 @pytest.mark.parametrize("batch_size", [1, 70, 1000])
-def test_batches_of_one_of_all_and_of_more_than_all(lab, batch_size):
-    split = lab.split("train", False)
+def test_batches_of_one_of_all_and_of_more_than_all(batch_size):
+    split = helpers.split("train", False)
     _, losses = train(small(), LOOP, (0,), split, batch_size=batch_size)
     assert losses.shape == (1, -(-70 // batch_size)) and np.isfinite(losses).all()
 
@@ -220,37 +213,37 @@ def test_the_earliest_best_epoch_is_kept_for_each_seed_and_setting():
     counts = {1: [0, 5, 5, 4], 3: [2, 1, 0, 3]}
     for epoch in range(4):
         correct = {str(setting): jnp.int32(row[epoch]) for setting, row in counts.items()}
-        best = training.keep_best(jnp.int32(epoch + 1), state(10.0 + epoch, best), correct)["best"]
+        best = steps.keep_best(jnp.int32(epoch + 1), state(10.0 + epoch, best), correct)["best"]
     assert (int(best["1"]["epoch"]), float(best["1"]["params"][0]), int(best["1"]["correct"])) == (2, 11.0, 5)
     assert (int(best["3"]["epoch"]), float(best["3"]["params"][0]), int(best["3"]["correct"])) == (4, 13.0, 3)
 
 
-def test_one_training_for_two_settings_keeps_what_each_alone_keeps(lab):
-    split = lab.split("train", False)
+def test_one_training_for_two_settings_keeps_what_each_alone_keeps():
+    split = helpers.split("train", False)
     both, losses = train(small(), LOOP, (0, 1), split, epochs=2, settings=(1, 3))
     for setting in (3,):
         alone, alone_losses = train(small(), LOOP, (0, 1), split, epochs=2, settings=(setting,))
-        lab.assert_trees_equal(alone["best"][str(setting)], both["best"][str(setting)])
-        lab.assert_trees_equal((alone["params"], alone_losses), (both["params"], losses))
+        helpers.assert_trees_equal(alone["best"][str(setting)], both["best"][str(setting)])
+        helpers.assert_trees_equal((alone["params"], alone_losses), (both["params"], losses))
 
 
 @pytest.mark.parametrize("name", ["vmap", "loop, slices of a half", "loop, two slices at a time"])
-def test_one_seeds_nan_leaves_the_others(lab, name):
+def test_one_seeds_nan_leaves_the_others(name):
     def poison(states):
         return {**states, "params": jax.tree.map(lambda x: x.at[1].set(jnp.nan), states["params"])}
 
-    split, plan = lab.split("train", False), PLANS[name]
-    good, losses = train(small(), plan, (0, 1, 3), split, settings=(1,))
-    bad, bad_losses = train(small(), plan, (0, 1, 3), split, settings=(1,), change=poison)
+    split, layout = helpers.split("train", False), LAYOUTS[name]
+    good, losses = train(small(), layout, (0, 1, 3), split, settings=(1,))
+    bad, bad_losses = train(small(), layout, (0, 1, 3), split, settings=(1,), change=poison)
     assert np.isnan(bad_losses[1]).all()
     rows = [0, 2]
-    lab.assert_trees_equal(*(jax.tree.map(lambda x: x[rows], x) for x in (good["params"], bad["params"])))
-    lab.assert_trees_equal(*(jax.tree.map(lambda x: x[rows], x) for x in (good["best"], bad["best"])))
+    helpers.assert_trees_equal(*(jax.tree.map(lambda x: x[rows], x) for x in (good["params"], bad["params"])))
+    helpers.assert_trees_equal(*(jax.tree.map(lambda x: x[rows], x) for x in (good["best"], bad["best"])))
     np.testing.assert_array_equal(losses[rows], bad_losses[rows])
 
 
-def test_bfloat16_computes_in_it_and_keeps_float32(lab):
-    split = lab.split("train", False)
+def test_bfloat16_computes_in_it_and_keeps_float32():
+    split = helpers.split("train", False)
     states, losses = train(small("bfloat16"), LOOP, (0,), split)
     _, whole_losses = train(small(), LOOP, (0,), split)
     assert {leaf.dtype for leaf in jax.tree.leaves((states["params"], losses))} == {np.dtype(np.float32)}
@@ -260,15 +253,15 @@ def test_bfloat16_computes_in_it_and_keeps_float32(lab):
     assert logits[0].dtype == jnp.float32
 
 
-def test_a_network_with_batch_statistics(lab):
+def test_a_network_with_batch_statistics():
     """Moves its statistics and evaluates with them; a whole batch at a time."""
-    network = training.build("fconv_mnist_simple")
-    assert network.has_stats and not training.build("lenet").has_stats
-    split = lab.split("train", False)
+    network = networks.build("fconv_mnist_simple")
+    assert network.has_stats and not networks.build("lenet").has_stats
+    split = helpers.split("train", False)
     split = dataclasses.replace(split, images=split.images[:4], labels=split.labels[:4], angles=split.angles[:4])
     states, losses = train(network, LOOP, (0, 1), split, batch_size=4)
     assert np.isfinite(losses).all()
-    fresh = training.init(network, (), training.Adam(1e-3), 0)["stats"]
+    fresh = steps.init(network, (), steps.Adam(1e-3), 0)["stats"]
     moved = jax.tree.map(lambda a, b: not np.array_equal(a[0], b), states["stats"], fresh)
     assert all(jax.tree.leaves(moved)) and jax.tree.leaves(moved)
 
@@ -278,18 +271,18 @@ def test_smoothed_labels():
     logits = jnp.asarray([[2.0, -1.0, 0.5], [0.0, 0.0, 3.0]])
     labels = jnp.asarray([0, 1])
     log_p = np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
-    network = training.build("lenet", num_classes=3, label_smoothing=0.3)
+    network = networks.build("lenet", num_classes=3, label_smoothing=0.3)
     targets = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
     np.testing.assert_allclose(network.losses(logits, labels), -(targets * log_p).sum(1), rtol=1e-6)
-    plain = training.build("lenet", num_classes=3)
+    plain = networks.build("lenet", num_classes=3)
     np.testing.assert_allclose(plain.losses(logits, labels), -log_p[[0, 1], [0, 1]], rtol=1e-6)
 
 
-def test_label_smoothing_reaches_the_gradient(lab):
-    split = lab.split("train", False)
+def test_label_smoothing_reaches_the_gradient():
+    split = helpers.split("train", False)
     found = []
     for smoothing in (0.0, 0.2):
-        network = training.build("lenet_classic", label_smoothing=smoothing)
+        network = networks.build("lenet_classic", label_smoothing=smoothing)
         found.append(train(network, LOOP, (0,), split)[1])
     assert not np.allclose(found[0], found[1], rtol=1e-3)
 
@@ -297,12 +290,6 @@ def test_label_smoothing_reaches_the_gradient(lab):
 def test_unknown_names():
     for options, named in [(("lenot",), "lenot"), (("lenet", "hee"), "hee")]:
         with pytest.raises(ValueError, match=named):
-            training.build(options[0], init=options[1] if len(options) > 1 else "report")
+            networks.build(options[0], init=options[1] if len(options) > 1 else "report")
     with pytest.raises(ValueError, match="float16"):
-        training.build("lenet", precision="float16")
-
-
-def test_models_are_those_of_the_library():
-    import fconv_jax.models
-
-    assert tuple(fconv_jax.models.MODELS) == MODELS
+        networks.build("lenet", precision="float16")

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from experiments import data
-from experiments.data import DataError
-from experiments.rotated_mnist import download, sources
-from experiments.rotated_mnist.sources import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from experiments.data import DataError, download, loading, sources
+from experiments.data.sources import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from experiments.settings import DATASETS, Dataset, Protocol
 
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 30, 6, 12
@@ -47,7 +46,7 @@ def root(tmp_path, monkeypatch, contents):
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     monkeypatch.setattr(sources, "MNIST_SHA256", digests)
     monkeypatch.setattr(download, "is_reachable", lambda dataset: False)
-    monkeypatch.setattr(data, "is_reachable", lambda dataset: False)
+    monkeypatch.setattr(loading, "is_reachable", lambda dataset: False)
     return tmp_path
 
 

@@ -1,6 +1,5 @@
 """Saves come back bit for bit, or as an error of one line; never silently wrong."""
 
-import copy
 import json
 import os
 import shutil
@@ -12,11 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
-import fconv_jax
-from experiments import checkpoints
-from experiments.checkpoints import CheckpointError, Checkpoints
+from experiments.runs import basis, checkpoints
+from experiments.runs.basis import basis_record, check_basis
+from experiments.runs.checkpoints import CheckpointError, Checkpoints
+from experiments.training.devices import Layout
+from experiments.training.network import abstract_model, build
+from experiments.training.programs import Programs
 
 RECORD = {"config": {"model": "lenet"}, "epoch": 3}
 
@@ -51,7 +52,7 @@ def saved(tmp_path_factory):
     return folder
 
 
-def test_a_save_comes_back_bit_for_bit(lab, saved):
+def test_a_save_comes_back_bit_for_bit(saved):
     got, record = checkpoints.restore(saved, target(arrays()))
     for first, second in zip(jax.tree.leaves(got), jax.tree.leaves(arrays()), strict=True):
         assert first.dtype == second.dtype and np.asarray(first).tobytes() == np.asarray(second).tobytes()
@@ -91,9 +92,10 @@ def outcome(folder):
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(got)], record
 
 
-# Orbax drops what it had begun to read when a file turns out to be damaged.
+# Orbax drops what it had started to read when a file turns out to be damaged.
 @pytest.mark.usefixtures("dropped_futures")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine.*never awaited")
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["changed", "cut", "missing"])
 def test_harm_to_any_file_is_an_error_or_does_no_harm(saved, tmp_path, harm):
     """A byte changed in the middle (and first and last), the second half cut off, the file gone."""
@@ -153,22 +155,27 @@ def test_another_model_is_named(saved):
         checkpoints.restore(saved, target(other))
 
 
-def test_another_basis_is_an_error(tmp_path):
-    model = nnx.eval_shape(lambda: fconv_jax.models.create("lenet_fconv", rngs=nnx.Rngs(0)))
-    plain = nnx.eval_shape(lambda: fconv_jax.models.create("lenet", rngs=nnx.Rngs(0)))
-    record = json.loads(json.dumps(checkpoints.basis_record(model)))
-    assert record and checkpoints.basis_record(plain) == {}
-    checkpoints.check_basis(tmp_path, record, model)
-    layer = min(record)
-    rounding, turned, cut, gone = (copy.deepcopy(record) for _ in range(4))
-    rounding[layer][0][0][0][0] += 1e-7
-    turned[layer] = np.negative(turned[layer]).tolist()  # the same span, other coefficients
-    cut[layer] = np.asarray(cut[layer])[..., 1:].tolist()
-    del gone[layer]
-    checkpoints.check_basis(tmp_path, rounding, model)
-    for saved in (turned, cut, gone, {}):
+@pytest.mark.parametrize("old", [False, True], ids=["digest", "the bases themselves, as of old"])
+def test_another_basis_is_an_error(tmp_path, old):
+    model, plain = (abstract_model(build(name)) for name in ("lenet_fconv", "lenet"))
+    ours, folder = model.conv.fourier_basis.values, tmp_path
+
+    def record(values):
+        return {"conv": np.asarray(values).tolist() if old else basis._sketch(np.asarray(values))}
+
+    assert basis_record(model) == {"conv": basis._sketch(ours)}
+    assert basis_record(plain) == {}
+    assert len(json.dumps(basis_record(model))) < 400
+    rounding = np.array(ours, np.float64)
+    rounding[0, 0, 0, 0] += 1e-7
+    for values in (ours, rounding):
+        check_basis(folder, json.loads(json.dumps(record(values))), model)
+    one = np.array(ours, np.float64)
+    one[2, 2, 1, 3] += 1e-3
+    others = [record(-ours), record(ours[..., 1:]), record(np.roll(ours, 1, axis=2)), record(one), {}]
+    for saved in (*others, {**record(ours), "another": record(ours)["conv"]}):
         with pytest.raises(CheckpointError, match="another filter basis"):
-            checkpoints.check_basis(tmp_path, saved, model)
+            check_basis(folder, saved, model)
 
 
 def test_the_digest_depends_on_all_it_covers():
@@ -184,41 +191,36 @@ def test_the_digest_depends_on_all_it_covers():
     assert len(digests) == 6 and checkpoints.digest(dict(reversed(tree.items())), {}) in digests
 
 
-def test_restores_on_eight_devices(saved, tmp_path):
+def small_programs(mesh_shape):
+    layout = Layout("vmap", None, 250, 1, mesh_shape)
+    return Programs(build("lenet_classic"), layout, (0, 1, 2), (), batch_size=8, learning_rate=1e-3)
+
+
+@pytest.mark.slow
+def test_restores_on_eight_devices(tmp_path):
     """Seeds spread over devices, saved there, come back here on one."""
     code = """
         import sys
         from pathlib import Path
-        import jax, numpy as np
-        from experiments import checkpoints
-        from experiments.backends import Plan
-        from experiments.trainer import Trainer
-        from experiments import training
+        import jax
+        from tests.experiments.runs.test_checkpoints import checkpoints, small_programs
         assert len(jax.devices()) == 8
-        network = training.build("lenet_classic")
-        trainer = Trainer(network, Plan("vmap", None, 250, 1, (2, 4)), (0, 1, 2), (), batch_size=8, learning_rate=1e-3)
-        folder = Path(sys.argv[1])
-        arrays, record = checkpoints.restore(folder / "one", trainer.abstract_rows())
-        states = trainer.pad(arrays)
+        programs, folder = small_programs((2, 4)), Path(sys.argv[1])
+        arrays, record = checkpoints.restore(folder / "one", programs.abstract_rows())
+        states = programs.pad(arrays)
         assert all(leaf.shape[0] == 4 and len(leaf.devices()) == 8 for leaf in jax.tree.leaves(states))
         saver = checkpoints.Checkpoints(folder / "eight")
-        saver.save(1, trainer.unpad(states), {})
+        saver.save(1, programs.unpad(states), {})
         saver.close()
     """
-    from experiments import training
-    from experiments.backends import Plan
-    from experiments.trainer import Trainer
-
-    network = training.build("lenet_classic")
-    plan = Plan("vmap", None, 250, 1, (1, 1))
-    trainer = Trainer(network, plan, (0, 1, 2), (), batch_size=8, learning_rate=1e-3)
-    states = trainer.init()
+    programs = small_programs((1, 1))
+    states = programs.init()
     save(tmp_path / "one", 1, tree=states)
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), tmp_path],
         env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"},
         check=True, timeout=200,
     )  # fmt: skip
-    got, _ = checkpoints.restore(tmp_path / "eight", trainer.abstract_rows())
+    got, _ = checkpoints.restore(tmp_path / "eight", programs.abstract_rows())
     for first, second in zip(jax.tree.leaves(got), jax.tree.leaves(states), strict=True):
         np.testing.assert_array_equal(first, second)

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.training import Adam
+from experiments.training.steps import Adam
 
 SEEDS, STEPS = 3, 5
 

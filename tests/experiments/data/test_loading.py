@@ -10,14 +10,12 @@ import threading
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
-from experiments import data
-from experiments.data import DataError, load, resolve_dataset
-from experiments.rotated_mnist.location import data_directory, prepared_directory
-from experiments.rotated_mnist.rotation import copy_angles
+from experiments.data import DataError, load, loading, resolve_dataset
+from experiments.data.location import data_directory, prepared_directory
+from experiments.data.rotation import copy_angles
 from experiments.settings import DATASETS, SETTINGS, SPLITS
-
-fcntl = pytest.importorskip("fcntl")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +35,7 @@ def run_python(code, *args):
     """Start a process that runs `code` with `load` imported."""
     code = "import sys\nfrom experiments.data import DataError, load\n" + textwrap.dedent(code)
     command = [sys.executable, "-W", "error", "-c", code, *map(str, args)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -107,21 +105,21 @@ def test_bad_arguments_write_nothing(tmp_path, arguments, message):
 
 
 def test_auto_offline_is_the_embedded_digits_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "is_reachable", lambda dataset: False)
+    monkeypatch.setattr(loading, "is_reachable", lambda dataset: False)
     name, line = resolve_dataset("auto", tmp_path)
     assert name == "mnist_5k"
     assert "mnist_5k" in line and str(tmp_path / "downloads" / "manual" / "mnist") in line and "\n" not in line
 
 
 def test_auto_online_or_prepared_is_mnist(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "is_reachable", lambda dataset: True)
+    monkeypatch.setattr(loading, "is_reachable", lambda dataset: True)
     name, line = resolve_dataset("auto", tmp_path)
     assert name == "mnist" and "downloaded" in line
-    monkeypatch.setattr(data, "is_reachable", lambda dataset: pytest.fail("asked the network for nothing"))
+    monkeypatch.setattr(loading, "is_reachable", lambda dataset: pytest.fail("asked the network for nothing"))
     prepared_directory(tmp_path, "mnist", 1, 0).mkdir(parents=True)
     assert resolve_dataset("auto", tmp_path) == ("mnist", None)
     assert resolve_dataset("auto", tmp_path, settings=[1]) == ("mnist", None)
-    monkeypatch.setattr(data, "is_reachable", lambda dataset: False)
+    monkeypatch.setattr(loading, "is_reachable", lambda dataset: False)
     assert resolve_dataset("auto", tmp_path, settings=[1, 4])[0] == "mnist_5k"
 
 
@@ -138,7 +136,7 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_full_disk_is_named_and_mended(root, tmp_path):
+def test_full_disk_is_named_and_fixed(root, tmp_path):
     code = """
         import resource
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
@@ -206,10 +204,10 @@ def test_damaged_data_are_noticed(prepared, tmp_path, damage):
 
 def test_killed_preparation_is_taken_up(root, tmp_path):
     code = """
-        import time
         def stop_at_validation(line):
             print(line, flush=True)
-            time.sleep(60 if "validation" in line else 0)
+            if "validation" in line:
+                sys.stdin.read()
         load("mnist_5k", 4, data_dir=sys.argv[1], progress=stop_at_validation)
     """
     process = run_python(code, tmp_path)
@@ -248,8 +246,7 @@ def test_waiting_for_another_process_is_said(tmp_path):
         lines.append(line)
         waiting.set()
 
-    with open(tmp_path / "rotated_mnist" / ".mnist_5k.lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(tmp_path / "rotated_mnist" / ".mnist_5k.lock"):
         thread = threading.Thread(target=load, args=("mnist_5k", 1), kwargs={"data_dir": tmp_path, "progress": note})
         thread.start()
         assert waiting.wait(30)
@@ -259,7 +256,7 @@ def test_waiting_for_another_process_is_said(tmp_path):
 
 
 def test_prepared_data_load_from_a_folder_that_cannot_be_written(prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "_prepare", lambda *args: pytest.fail("prepared again"))
+    monkeypatch.setattr(loading, "_prepare", lambda *args: pytest.fail("prepared again"))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     load("mnist_5k", 1, data_dir=tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from experiments.rotated_mnist import rotate_images
-from experiments.rotated_mnist.rotation import copy_angles, rotated_copies
+from experiments.data import rotate_images
+from experiments.data.rotation import copy_angles, rotated_copies
 
-GOLDEN = Path(__file__).parents[1] / "goldens" / "rotate.npz"
+GOLDEN = Path(__file__).parents[2] / "goldens" / "rotate.npz"
 
 ATOL = 1e-5  # The golden values are float32 of the order of 1; ours differ by 1e-7.
 
@@ -23,9 +23,9 @@ def golden():
 def test_rotation_equals_golden(golden):
     images = golden["images_u8"].astype(np.float32) / 255
     for k, angle in enumerate(golden["angles"]):
-        turned = rotate_images(images, angle)
-        assert turned.dtype == np.float32
-        np.testing.assert_allclose(turned, golden["rotated"][:, k], atol=ATOL, rtol=0)
+        rotated = rotate_images(images, angle)
+        assert rotated.dtype == np.float32
+        np.testing.assert_allclose(rotated, golden["rotated"][:, k], atol=ATOL, rtol=0)
 
 
 def test_wrong_direction_is_noticed(golden):
@@ -48,10 +48,10 @@ def test_quarter_turns_are_exact_and_empty_input_works():
     assert rotate_images(images[:0], 30).shape == (0, 28, 28)
 
 
-def test_many_images_are_turned_in_blocks(monkeypatch):
+def test_many_images_are_rotated_in_blocks(monkeypatch):
     images = np.random.default_rng(0).random((10, 28, 28), np.float32)
     at_once = rotate_images(images, 33)
-    monkeypatch.setattr("experiments.rotated_mnist.rotation._BLOCK", 3)
+    monkeypatch.setattr("experiments.data.rotation._BLOCK", 3)
     np.testing.assert_array_equal(rotate_images(images, 33), at_once)
 
 

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from experiments import data
-from experiments.evaluation import Evaluator, turned
+from experiments.runs.best import Evaluator, rotated
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "checkpoints").glob("setting*_lenet_fconv_invariant_mnist_5k"))
@@ -41,7 +41,7 @@ def accuracy(logits, images, labels):
 
 def test_all_four_settings_are_shipped():
     assert [path.name[:8] for path in SHIPPED] == ["setting1", "setting2", "setting3", "setting4"]
-    assert (SHIPPED[2] / "angles.csv").exists()  # trained upright, tested turned: over all angles
+    assert (SHIPPED[2] / "angles.csv").exists()  # trained upright, tested rotated: over all angles
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name[:8])
@@ -57,7 +57,7 @@ def test_a_shipped_network_repeats_its_figures(folder, digits):
             found = {(row["seed"], row["angle"]): float(row["accuracy"]) for row in csv.DictReader(file)}
         seed = str(results["seeds"][ROW])
         assert abs(upright - found[seed, "0"]) <= TWO_DIGITS
-        assert abs(accuracy(logits, turned(images, 45), labels) - found[seed, "45"]) <= TWO_DIGITS
+        assert abs(accuracy(logits, rotated(images, 45), labels) - found[seed, "45"]) <= TWO_DIGITS
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name[:8])
@@ -65,6 +65,6 @@ def test_a_shipped_network_is_invariant(folder, digits):
     logits = compiled(folder)
     images = digits[0][::50]
     expected = logits(images)
-    for turns in (1, 2, 3):
-        turned = logits(np.rot90(images, turns, axes=(1, 2)))
-        np.testing.assert_allclose(turned, expected, rtol=0, atol=EXACT * float(jnp.abs(expected).max()))
+    for quarters in (1, 2, 3):
+        found = logits(np.rot90(images, quarters, axes=(1, 2)))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=EXACT * float(jnp.abs(expected).max()))
