@@ -24,8 +24,8 @@ import numpy as np
 import scipy.ndimage
 
 from experiments.data import rotation, sources
-from experiments.data.location import placed_directory
 from experiments.data.rotation import copy_angles, rotated_copies
+from experiments.data.sources import placed_directory
 from experiments.settings import DATASETS
 
 NUM_COPIES = 280_000

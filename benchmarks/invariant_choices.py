@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     devices.configure("lenet_fconv_invariant", 1)
-    from experiments.runs.files import write_json
+    from experiments.runs.folder import write_json
     from experiments.runs.results import versions
     from experiments.training.devices import device_name
 

@@ -39,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.run_dir is not None and options.init is not None:
         command.error("--init goes with --model: a run has its own weights")
     devices.configure(options.model or config.model_of(options.run_dir))
-    from experiments.reporting import auditing  # imports jax, after its flags are set
+    from experiments.reporting import evaluation  # imports jax, after its flags are set
 
     line = config.command_line("experiments.audit", argv)
-    return guarded(command, lambda: auditing.audit(options, line))
+    return guarded(command, lambda: evaluation.audit(options, line))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _convert(options):
-    from experiments.runs.reference import convert  # imports jax, after its flags are set
+    from experiments.runs.best import convert  # imports jax, after its flags are set
 
     convert(options.checkpoint, options.model, options.output)
     print(f"saved in {options.output}/: python -m experiments.evaluate {options.output} tests it")

@@ -33,10 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = parser()
     options = command.parse_args(argv)
     devices.configure("")  # layers alone, all of them small
-    from experiments.reporting import figures  # imports jax, after its flags are set
+    from experiments.reporting import measurements  # imports jax, after its flags are set
 
     line = config.command_line("experiments.figures", argv)
-    return guarded(command, lambda: figures.draw(options, line))
+    return guarded(command, lambda: measurements.draw(options, line))
 
 
 if __name__ == "__main__":

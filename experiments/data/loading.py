@@ -11,11 +11,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from filelock import FileLock, Timeout
 
-from experiments.data import location
-from experiments.data.builder import RotatedMnist, RotatedMnistConfig
-from experiments.data.download import check_source, find_placed, is_downloaded, is_reachable
-from experiments.data.records import ArrayDigest, read_records
-from experiments.data.sources import IMAGE_SIZE, DataError
+from experiments.data import sources
+from experiments.data.builder import ArrayDigest, RotatedMnist, RotatedMnistConfig, read_records
+from experiments.data.sources import IMAGE_SIZE, DataError, check_source, find_placed, is_downloaded, is_reachable
 from experiments.settings import DATASETS, SETTINGS, SPLITS
 
 Progress = Callable[[str], None]
@@ -56,17 +54,17 @@ def resolve_dataset(
     if name != "auto":
         _check_request(name)
         return name, None
-    root = location.data_directory(data_dir)
+    root = sources.data_directory(data_dir)
     if settings:
-        is_prepared = all(location.prepared_directory(root, "mnist", n, data_seed).exists() for n in settings)
+        is_prepared = all(sources.prepared_directory(root, "mnist", n, data_seed).exists() for n in settings)
     else:
-        is_prepared = any((root / "rotated_mnist").glob(f"mnist_setting*_seed*/{location.VERSION}"))
+        is_prepared = any((root / "rotated_mnist").glob(f"mnist_setting*_seed*/{sources.VERSION}"))
     if is_prepared or find_placed(root, "mnist") or is_downloaded(root, "mnist"):
         return "mnist", None
     if is_reachable("mnist"):
         return "mnist", f"MNIST (12 MB) is being downloaded to {root / 'downloads'}"
     return "mnist_5k", (
-        f"MNIST is neither in {location.placed_directory(root, 'mnist')} nor downloadable now: using mnist_5k, 5,000 "
+        f"MNIST is neither in {sources.placed_directory(root, 'mnist')} nor downloadable now: using mnist_5k, 5,000 "
         "of its digits, instead (15 times fewer images, results are not comparable with MNIST's)"
     )
 
@@ -94,8 +92,8 @@ def load(
       DataError: a bad argument; files that are missing, wrong or damaged; a folder that can't be written.
     """
     _check_request(dataset, setting, data_seed, splits)
-    root = location.data_directory(data_dir).absolute()
-    folder = location.prepared_directory(root, dataset, setting, data_seed)
+    root = sources.data_directory(data_dir).absolute()
+    folder = sources.prepared_directory(root, dataset, setting, data_seed)
     if not folder.exists():
         _prepare(root, dataset, setting, data_seed, progress or (lambda line: None))
     try:
@@ -123,15 +121,16 @@ def _check_request(dataset, setting=1, data_seed=0, splits=()):
 def _prepare(root: Path, dataset: str, setting: int, data_seed: int, progress: Progress) -> None:
     """Prepare one configuration unless another process has done it meanwhile."""
     check_source(root, DATASETS[dataset])  # first of all: bad input writes nothing
+    folder = sources.prepared_directory(root, dataset, setting, data_seed)
     try:
         with _only_process(root, dataset, progress):
-            if location.prepared_directory(root, dataset, setting, data_seed).exists():
+            if folder.exists():
                 return
             # Only this process prepares, so these are left over from one that was killed.
-            for left_over in location.config_directory(root, dataset, setting, data_seed).glob("incomplete.*"):
+            for left_over in folder.parent.glob("incomplete.*"):
                 shutil.rmtree(left_over)
             builder = _make_builder(root, dataset, setting, data_seed, progress)
-            manual = location.placed_directory(root, dataset)
+            manual = sources.placed_directory(root, dataset)
             config = tfds.download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
             builder.download_and_prepare(download_config=config)
     except DataError:

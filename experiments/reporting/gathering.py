@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.reporting import cell_plots, invariant_page, pages, plots, tables
+from experiments.reporting import invariant_page, pages, plots, tables
 from experiments.rules import InputError
 from experiments.runs import folder as folders
 from experiments.runs.config import CONFIG
@@ -70,10 +70,10 @@ def _figures(output, kept):
         cells = [cell for cell in kept.values() if cell["dataset"] == dataset]
         caption = f"Figure 3, {dataset}: training loss (blue) and validation accuracy (orange), seeds thin, mean bold"
         figures[caption] = output / f"figure3{suffix}.png"
-        cell_plots.plot_curves(figures[caption], cells)
+        plots.plot_cell_curves(figures[caption], cells)
         caption = f"Confusion, {dataset}: per cent of each class (rows), all seeds that did not fail"
         figures[caption] = output / f"confusion{suffix}.png"
-        cell_plots.plot_confusion(figures[caption], cells)
+        plots.plot_confusion(figures[caption], cells)
     angles = {
         f"{tables.label(cell)}, setting {cell['setting']}, {cell['dataset']}": folder / folders.ANGLES
         for folder, cell in sorted(kept.items(), key=lambda item: tables.order(item[1]))

@@ -8,7 +8,7 @@ from string import Template
 
 from experiments.reporting import tables
 from experiments.reporting.tables import Table
-from experiments.runs.files import write_csv, write_text
+from experiments.runs.folder import write_csv, write_text
 
 _TEMPLATES = Path(__file__).with_name("templates")
 

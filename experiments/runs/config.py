@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.rules import InputError, one_of, whole
-from experiments.runs.files import write_json
+from experiments.runs.folder import CONFIG, write_json
 from experiments.settings import DATASETS, FIELDS, NAMED, NUM_SEEDS, RunConfig, protocol
-
-CONFIG = "config.json"
 
 _TRAINING = (
     "epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "label_smoothing", "init", "precision",

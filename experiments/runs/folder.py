@@ -1,17 +1,65 @@
-"""A run's folder: what is in it, who works in it, and whether a run may start, resume or overwrite it."""
+"""A run's folder: its files, written whole or not at all, who works in it, and whether a run may start there."""
 
 import contextlib
+import csv
+import json
+import math
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from experiments.rules import InputError
-from experiments.runs.config import CONFIG
 from experiments.runs.exit_codes import BusyError
 
-RESULTS, CURVES, CURVES_PLOT, RESUME, BEST = "results.json", "curves.csv", "curves.png", "resume", "best"
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; the finished file takes its place."""
+    temporary = path.with_name(f".{path.name}.part")
+    yield temporary
+    os.replace(temporary, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text."""
+    with replaced(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, contents: dict) -> None:
+    """Writes strict JSON: NaN and infinities become null."""
+    write_text(path, json.dumps(_strict(contents), indent=1, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, head: list[str], rows: Iterable[list]) -> None:
+    """Writes a table."""
+    with replaced(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(rows)
+
+
+def _strict(value):
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _strict(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(entry) for entry in value]
+    return value
+
+
+CONFIG, RESULTS, CURVES, CURVES_PLOT, RESUME, BEST = (
+    "config.json",
+    "results.json",
+    "curves.csv",
+    "curves.png",
+    "resume",
+    "best",
+)
 EVALUATION, ANGLES, ANGLES_PLOT, AUDIT, AUDIT_PLOT = (
     "evaluation.json", "angles.csv", "angles.png", "audit.json", "audit.png",
 )  # fmt: skip

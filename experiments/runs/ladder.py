@@ -9,7 +9,7 @@ from rich.console import Console
 
 from experiments.rules import InputError
 from experiments.runs import folder as folders
-from experiments.runs.files import write_json
+from experiments.runs.folder import write_json
 from experiments.runs.plan import planned
 from experiments.runs.results import versions
 from experiments.runs.train import Draw, train_planned

@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from experiments.rules import InputError
-from experiments.runs.files import write_csv
+from experiments.runs.folder import write_csv
 from experiments.settings import FAILED_BELOW, RunConfig
 
 _OF_CONFIG = (

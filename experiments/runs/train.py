@@ -19,11 +19,18 @@ from experiments.data import Split
 from experiments.runs import config as configs
 from experiments.runs import folder as folders
 from experiments.runs import plan
-from experiments.runs.basis import basis_record, check_basis
 from experiments.runs.best import write_best
-from experiments.runs.checkpoints import CheckpointError, Checkpoints, has_checkpoint, restore, restore_record
+from experiments.runs.checkpoints import (
+    CheckpointError,
+    Checkpoints,
+    basis_record,
+    check_basis,
+    has_checkpoint,
+    restore,
+    restore_record,
+)
 from experiments.runs.exit_codes import Interrupted, Signals
-from experiments.runs.files import write_json
+from experiments.runs.folder import write_json
 from experiments.runs.plan import Place, Planned
 from experiments.runs.progress import Bar, duration
 from experiments.runs.results import print_tables, summarize, write_curves

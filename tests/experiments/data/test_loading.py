@@ -13,8 +13,8 @@ import pytest
 from filelock import FileLock
 
 from experiments.data import DataError, load, loading, resolve_dataset
-from experiments.data.location import data_directory, prepared_directory
 from experiments.data.rotation import copy_angles
+from experiments.data.sources import data_directory, prepared_directory
 from experiments.settings import DATASETS, SETTINGS, SPLITS
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import data
-from experiments.data import DataError, download, loading, sources
+from experiments.data import DataError, loading, sources
 from experiments.data.sources import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from experiments.settings import DATASETS, Dataset, Protocol
 
@@ -45,7 +45,7 @@ def root(tmp_path, monkeypatch, contents):
         monkeypatch.setitem(DATASETS, name, Dataset(name, NUM_TRAIN, NUM_VALIDATION, NUM_TEST, Protocol()))
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     monkeypatch.setattr(sources, "MNIST_SHA256", digests)
-    monkeypatch.setattr(download, "is_reachable", lambda dataset: False)
+    monkeypatch.setattr(sources, "is_reachable", lambda dataset: False)
     monkeypatch.setattr(loading, "is_reachable", lambda dataset: False)
     return tmp_path
 
@@ -186,27 +186,27 @@ def server(contents, tmp_path, monkeypatch):
         thread = threading.Thread(target=host.serve_forever)
         thread.start()
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setitem(download.HOSTS, "mnist", f"http://127.0.0.1:{host.server_port}/")
+        monkeypatch.setitem(sources.HOSTS, "mnist", f"http://127.0.0.1:{host.server_port}/")
         yield folder
         host.shutdown()
         thread.join()
 
 
 def test_files_are_downloaded_once_in_silence(root, server, monkeypatch, capfd):
-    monkeypatch.setattr(download, "is_reachable", lambda dataset: True)
+    monkeypatch.setattr(sources, "is_reachable", lambda dataset: True)
     first = data.load("mnist", 1, data_dir=root)
     assert len(first["train"].images) == NUM_TRAIN
     for path in server.iterdir():
         path.unlink()
     # Another setting is made from the files that TFDS kept, with the network gone.
-    monkeypatch.setattr(download, "is_reachable", lambda dataset: False)
+    monkeypatch.setattr(sources, "is_reachable", lambda dataset: False)
     second = data.load("mnist", 4, data_dir=root)
     np.testing.assert_array_equal(second["train"].images[::5], first["train"].images)
     assert capfd.readouterr() == ("", "")
 
 
 def test_interrupted_download_names_the_way_out(root, server, monkeypatch):
-    monkeypatch.setattr(download, "is_reachable", lambda dataset: True)
+    monkeypatch.setattr(sources, "is_reachable", lambda dataset: True)
     (server / f"{TEST_LABELS}.gz").unlink()
     line = failure(root)
     assert "can't be downloaded" in line
@@ -218,11 +218,11 @@ def test_reachability_is_decided_within_seconds(monkeypatch):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        monkeypatch.setitem(download.HOSTS, "mnist", f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        monkeypatch.setitem(sources.HOSTS, "mnist", f"http://127.0.0.1:{silent.getsockname()[1]}/")
         start = time.monotonic()
-        assert not download.is_reachable("mnist")
-        assert time.monotonic() - start < download.REACH_SECONDS + 2
-    assert not download.is_reachable("mnist")
+        assert not sources.is_reachable("mnist")
+        assert time.monotonic() - start < sources.REACH_SECONDS + 2
+    assert not sources.is_reachable("mnist")
 
 
 def test_embedded_digits(monkeypatch, tmp_path):

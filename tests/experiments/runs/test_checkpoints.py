@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.runs import basis, checkpoints
-from experiments.runs.basis import basis_record, check_basis
-from experiments.runs.checkpoints import CheckpointError, Checkpoints
+from experiments.runs import checkpoints
+from experiments.runs.checkpoints import CheckpointError, Checkpoints, basis_record, check_basis
 from experiments.training.devices import Layout
 from experiments.training.network import abstract_model, build
 from experiments.training.programs import Programs
@@ -161,9 +160,9 @@ def test_another_basis_is_an_error(tmp_path, old):
     ours, folder = model.conv.fourier_basis.values, tmp_path
 
     def record(values):
-        return {"conv": np.asarray(values).tolist() if old else basis._sketch(np.asarray(values))}
+        return {"conv": np.asarray(values).tolist() if old else checkpoints._sketch(np.asarray(values))}
 
-    assert basis_record(model) == {"conv": basis._sketch(ours)}
+    assert basis_record(model) == {"conv": checkpoints._sketch(ours)}
     assert basis_record(plain) == {}
     assert len(json.dumps(basis_record(model))) < 400
     rounding = np.array(ours, np.float64)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments.runs import files, results
+from experiments.runs import folder, results
 from experiments.settings import RunConfig
 
 
@@ -54,11 +54,11 @@ def test_a_class_without_images_counts_as_nothing_right():
 
 def test_json_is_strict_and_written_in_one_piece(tmp_path):
     path = tmp_path / "some.json"
-    files.write_json(path, {"a": math.nan, "b": [1.5, -math.inf, (math.inf, "ü")], "c": {"d": None}})
+    folder.write_json(path, {"a": math.nan, "b": [1.5, -math.inf, (math.inf, "ü")], "c": {"d": None}})
     assert json.loads(path.read_text()) == {"a": None, "b": [1.5, None, [None, "ü"]], "c": {"d": None}}
     before = path.read_bytes()
     with pytest.raises(TypeError):
-        files.write_json(path, {"a": object()})
+        folder.write_json(path, {"a": object()})
     assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == ["some.json"]
 
 

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from experiments.data.builder import RotatedMnist, RotatedMnistConfig
-from experiments.data.records import ArrayDigest, RecordEncoder, read_records, write_records
+from experiments.data.builder import (
+    ArrayDigest,
+    RecordEncoder,
+    RotatedMnist,
+    RotatedMnistConfig,
+    read_records,
+    write_records,
+)
 from experiments.settings import DATASETS, SETTINGS
 
 SHAPE = (28, 28, 1)
@@ -33,7 +39,7 @@ def test_encoded_records_parse_as_tfds_examples(features, examples):
 
 
 def test_records_written_and_read(features, examples, tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.data.records._READ_AT_ONCE", 150)
+    monkeypatch.setattr("experiments.data.builder._READ_AT_ONCE", 150)
     path = tmp_path / "records"
     size = write_records(path, RecordEncoder(features, SHAPE).encode_all(*examples))
     assert size > 400 * 784
