@@ -83,10 +83,8 @@ def load(
     Preparing is safe against being killed and against other processes that prepare the same data. What is loaded is
     compared with the digest taken when it was prepared.
 
-    Args:
-      data_seed: decides the angles of the rotated copies; not negative.
-      data_dir: where data are kept; default TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      progress: called with a line of text now and then while preparing.
+    `data_seed` decides the angles of the rotated copies. `data_dir`: where data are kept; default TFDS_DATA_DIR, else
+    ~/tensorflow_datasets. `progress` is called with a line of text now and then while preparing.
 
     Raises:
       DataError: a bad argument; files that are missing, wrong or damaged; a folder that can't be written.

@@ -84,8 +84,7 @@ _ASKED = (
 def write(output: Path, kept: dict[Path, dict]) -> list[str]:
     """Writes OUTPUT/invariant.md if there is a cell of an invariant network; its name, or nothing.
 
-    Args:
-      kept: {folder: results.json} of all cells; a folder may hold angles.csv.
+    `kept`: {folder: results.json} of all cells; a folder may hold angles.csv.
     """
     cells = {(cell["dataset"], cell["setting"], cell["model"]): (cell, folder)
              for folder, cell in kept.items() if cell["init"] == "report"}  # fmt: skip

@@ -50,11 +50,9 @@ def write_table(path: Path, cells: list[dict]) -> None:
 
 
 def write_html(path: Path, cells: list[dict], figures: dict[str, Path], command: str, single_file: bool) -> None:
-    """Writes report.html, which shows the figures beside it.
+    """Writes report.html: tables, and after the first two of them the figures, {caption: PNG file}.
 
-    Args:
-      figures: {caption: PNG file}, shown after the first two tables.
-      single_file: the page holds its figures itself.
+    It shows the files beside it, or, as a `single_file`, holds them itself.
     """
     made = tables.all_tables(cells)
     shown = [_figure(html.escape(caption), file, single_file) for caption, file in figures.items()]

@@ -29,12 +29,7 @@ ANGLES = tuple(range(-180, 181, 15))
 
 
 def write_best(folder: Path, config: RunConfig, network: Network, arrays: dict, best_epoch: list[int]) -> None:
-    """Writes `best/`.
-
-    Args:
-      arrays: params and stats, seeds on axis 0.
-      best_epoch: of each seed, from 1; 0 if it was not trained here.
-    """
+    """Writes `best/`: params and stats, seeds on axis 0, of each seed's best epoch (0 if it was not trained here)."""
     record = {
         "config": config.to_json(),
         "num_classes": network.num_classes,

@@ -25,9 +25,7 @@ def guarded(
 ) -> int:
     """Runs `action` and returns the exit code of what it raises: bad input 2, failure 1, interruption 130.
 
-    Args:
-      again: how to go on after an interruption.
-      busy: exit code where another process is at work in the folder.
+    `again`: how to go on after an interruption; `busy`: exit code where another process is at work in the folder.
     """
     from experiments.training import processes  # imports jax, after its flags are set
 

@@ -25,10 +25,8 @@ def file_of(folder: Path, name: str) -> Path:
 def climb(model: str, protocol: dict, folder: Path, data_dir: str | None, command: str, draw: Draw) -> None:
     """Trains the rungs that the folder does not have yet, the plain network first; each is written when it is done.
 
-    Args:
-      model: the network that is fixed.
-      protocol: `seeds`, `epochs` on upright digits (a fifth of that on five times as many), `batch_size` and
-        `learning_rate`.
+    `model` is the network that is fixed; `protocol`: `seeds`, `epochs` on upright digits (a fifth of that on five times
+    as many), `batch_size` and `learning_rate`.
 
     Raises:
       InputError: a folder that cannot be written, or holds rungs of another protocol.

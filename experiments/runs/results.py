@@ -24,12 +24,9 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-d
 def summarize(config: RunConfig, curves: dict, best_epoch, test_confusion, *, num_validation: int, **measured) -> dict:
     """Returns the contents of results.json (fields: the design's; `confusion` is `[seed][class][predicted]`).
 
-    Args:
-      curves: `train_loss` and `validation_correct`, `[seed][epoch]`.
-      best_epoch: `[seed]`, from 1.
-      test_confusion: int `[seed, class, predicted]` of the best epoch on the test split.
-      num_validation: validation images.
-      measured: `num_parameters`, speeds, `command`, `device`, ...
+    `curves`: `train_loss` and `validation_correct`, `[seed][epoch]`; `best_epoch`: `[seed]`, from 1; `test_confusion`:
+    int `[seed, class, predicted]` of the best epoch on the test split; `num_validation`: validation images;
+    `measured`: `num_parameters`, speeds, `command`, `device`, ...
     """
     confusion = np.asarray(test_confusion)
     right = np.trace(confusion, axis1=1, axis2=2)

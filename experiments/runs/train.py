@@ -73,10 +73,7 @@ def run(options: Namespace, command: str, draw: Draw) -> None:
 
 
 def sweep(options: Namespace, planned: list[Planned], numbers, command: str, draw: Draw) -> None:
-    """Makes some of a sweep's trainings in this process; each cell is skipped if it is finished, else continued.
-
-    Args:
-      numbers: of the trainings, from 1.
+    """Makes those `numbers` (from 1) of a sweep's trainings in this process; finished cells are skipped.
 
     Raises:
       BusyError: another process is at work on one of the cells.
@@ -92,9 +89,8 @@ def sweep(options: Namespace, planned: list[Planned], numbers, command: str, dra
 def train_planned(console, planned: Planned, output: Path, given: dict, data_dir, command: str, draw: Draw, **more):
     """Makes one training, for those of its cells in `output` that are not finished.
 
-    Args:
-      given: fields of `RunConfig`, the data set among them; the others are the protocol's.
-      more: `place` in a sweep, and whether this is its child.
+    `given`: fields of `RunConfig`, the data set among them; the others are the protocol's. `more`: the `place` in a
+    sweep, and whether this is its child.
     """
     cells, names = [], planned.folder_names(given["dataset"], given.get("init"))
     with contextlib.ExitStack() as stack:

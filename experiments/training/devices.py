@@ -75,9 +75,7 @@ def are_several() -> bool:
 def layout(model: str, num_seeds: int, batch_size: int, *, seed_map: str = "auto", has_stats: bool = False) -> Layout:
     """Returns how `model` is trained on the devices of this process.
 
-    Args:
-      seed_map: `"auto"`, or force `"vmap"` or `"loop"`.
-      has_stats: the network has batch statistics, so that a batch is not cut.
+    `seed_map`: `"auto"`, or force `"vmap"` or `"loop"`; `has_stats`: batch statistics, so that a batch is not cut.
 
     Raises:
       ValueError: an unknown seed map.

@@ -151,10 +151,8 @@ class Loop:
 def make(config: RunConfig, settings=(), num_train: int = 1, num_classes: int | None = None):
     """Returns the network of a configuration and its programs: network -> layout -> programs, the one place.
 
-    Args:
-      settings: whose best epochs are kept.
-      num_train: training images, for the learning rate's schedule.
-      num_classes: default: the data set's.
+    `settings`: whose best epochs are kept; `num_train`: training images, for the learning rate's schedule;
+    `num_classes`: default: the data set's.
     """
     network = build(
         config.model,

@@ -48,8 +48,7 @@ class Network:
     def apply(self, filters, stats, images, keys=None):
         """Returns (logits float32, new stats) of uint8 images; training mode if `keys` (one an image) are given.
 
-        Args:
-          filters: parameters that went through `expand`, which slices of a batch share.
+        `filters`: parameters that went through `expand`, which slices of a batch share.
         """
         training = keys is not None
         model = nnx.merge(self._expanded, jax.tree.map(self._cast, filters), stats, copy=True)
@@ -83,9 +82,8 @@ def build(
 ) -> Network:
     """Returns the network `name` of `settings.MODELS`, without making parameters.
 
-    Args:
-      precision: `"float32"` or `"bfloat16"` for the arithmetic; parameters, statistics and the
-        loss are float32 either way.
+    `precision`: `"float32"` or `"bfloat16"` for the arithmetic; parameters, statistics and the loss are float32 either
+    way.
 
     Raises:
       ValueError: an unknown name, init or precision.

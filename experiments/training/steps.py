@@ -92,10 +92,8 @@ def epoch_order(num_images: int, seed: jax.Array, epoch: jax.Array) -> jax.Array
 def step(network: Network, layout: Layout, optimizer: Adam, states: dict, seeds, epoch, index, batches, data):
     """One Adam step of all seeds: Adam on the gradient of the mean loss over each batch's own images.
 
-    Args:
-      states, seeds, batches: seeds on axis 0; a batch is int32 `[size]`, which images.
-      epoch, index: which step this is (from 0), for dropout.
-      data: (images uint8 `[n, 28, 28, 1]`, labels int32 `[n]`).
+    `states`, `seeds` and `batches` have the seeds on axis 0; a batch is int32 `[size]`, which images. `epoch` and
+    `index` say which step this is (from 0), for dropout. `data`: (images uint8 `[n, 28, 28, 1]`, labels int32 `[n]`).
 
     Returns:
       the new states, and the batches' mean losses `[seeds]`.
@@ -158,8 +156,7 @@ def confusion(network: Network, layout: Layout, params, stats, first, data):
 def keep_best(epoch: jax.Array, state: dict, correct: dict) -> dict:
     """Keeps this epoch (from 1) wherever it has more validation images right than all before it.
 
-    Args:
-      correct: {setting: number of validation images that this epoch has right}.
+    `correct`: {setting: number of validation images that this epoch has right}.
     """
     best = {}
     for setting, kept in state["best"].items():
