@@ -175,9 +175,9 @@ class _CompileClock:
         self.total, self._read = 0.0, 0.0
         jax.monitoring.register_event_duration_secs_listener(self._heard)
 
-    def _heard(self, event, seconds, **_):
+    def _heard(self, event: str, duration_secs: float, **_) -> None:
         if event.startswith("/jax/core/compile/"):
-            self.total += seconds
+            self.total += duration_secs
 
     def read(self) -> float:
         """Seconds since the last call."""

@@ -123,7 +123,7 @@ class Programs:
         size = min(images, self.batch_size, data[1].shape[0])
         slice_size = min(size, self.layout.slice_size or size)
         layout = dataclasses.replace(self.layout, mesh_shape=(1, 1), slice_size=slice_size)
-        size -= size % layout.slice_size
+        size -= size % slice_size
         gradient = jax.jit(functools.partial(steps.batch_gradient, self.network, layout))
         states = {name: states[name] for name in ("params", "stats")}
         row = jax.tree.map(lambda x: x.addressable_shards[0].data[0], states)

@@ -15,6 +15,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +62,7 @@ class Adam:
         moments = moments._replace(count=jnp.broadcast_to(moments.count, counts.shape))
         return optax.apply_updates(params, updates), (moments, *rest)
 
-    def _at(self, rate):
+    def _at(self, rate) -> Any:  # optax types the states of all optimizers alike
         if self.weight_decay == 0.0:
             return optax.adam(rate)
         return optax.adamw(rate, weight_decay=self.weight_decay, mask=_weights)

@@ -16,6 +16,7 @@ def test_errors_fall_with_the_mesh_as_the_theory_says():
     assert (np.abs(orders["cut"]) < 0.5).all()  # the control: a mask that a square kernel cuts off stays
 
 
+@pytest.mark.slow
 def test_more_rotations_help_and_a_smoothed_basis_helps():
     images = measurements._image(28, 0.0)
     four, many = (measurements._invariance_error(images, 7, t, "report", True) for t in (4, 16))
@@ -25,6 +26,7 @@ def test_more_rotations_help_and_a_smoothed_basis_helps():
     )
 
 
+@pytest.mark.slow
 def test_all_figures_are_drawn(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(data, "load", helpers.load)
     monkeypatch.setattr(measurements, "MESHES", (20, 36))

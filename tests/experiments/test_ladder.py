@@ -19,6 +19,7 @@ def few_rungs(synthetic, monkeypatch):
     return rungs
 
 
+@pytest.mark.slow
 def test_the_command_trains_writes_the_page_and_keeps_what_there_is(few_rungs, tmp_path, capfd):
     argv = ("--model", "lenet_fconv", "--seeds", "0,1", "--epochs", "5", "--output", tmp_path)
     assert helpers.call(ladder.main, *argv) == 0

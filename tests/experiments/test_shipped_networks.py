@@ -15,6 +15,10 @@ from experiments.runs.best import Evaluator, rotated
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "checkpoints").glob("setting*_lenet_fconv_invariant_mnist_5k"))
+PARAMETERS = [
+    pytest.param(path, id=path.name[:8], marks=() if number == 0 else pytest.mark.slow)
+    for number, path in enumerate(SHIPPED)
+]
 EXACT = 1e-5  # of the largest logit: the order of float32 sums
 # Another machine's sums may move a digit or two of 1,000 over the border between two classes.
 TWO_DIGITS = 0.002
@@ -44,7 +48,7 @@ def test_all_four_settings_are_shipped():
     assert (SHIPPED[2] / "angles.csv").exists()  # trained upright, tested rotated: over all angles
 
 
-@pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name[:8])
+@pytest.mark.parametrize("folder", PARAMETERS)
 def test_a_shipped_network_repeats_its_figures(folder, digits):
     images, labels = digits
     logits = compiled(folder)
@@ -60,7 +64,7 @@ def test_a_shipped_network_repeats_its_figures(folder, digits):
         assert abs(accuracy(logits, rotated(images, 45), labels) - found[seed, "45"]) <= TWO_DIGITS
 
 
-@pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name[:8])
+@pytest.mark.parametrize("folder", PARAMETERS)
 def test_a_shipped_network_is_invariant(folder, digits):
     logits = compiled(folder)
     images = digits[0][::50]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 OPTIONS = ["--setting", "1", "--model", "lenet_fconv", "--dataset", "mnist_5k", "--epochs", "1", "--batch-size", "500"]
 
@@ -30,6 +31,7 @@ def finish(*processes):
     return [out for out, _ in done]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_results_of_one(tmp_path):
     finish(start(tmp_path, "one"))
     with socket.socket() as probe:
