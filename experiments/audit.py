@@ -16,7 +16,7 @@ from experiments.training import devices
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="python -m experiments.audit", description=__doc__.splitlines()[0])
+    result = config.new_parser("audit", __doc__)
     result.add_argument(
         "run_dir", metavar="RUN_DIR", nargs="?", type=Path, help="folder of a finished run (first seed)"
     )

@@ -15,7 +15,7 @@ from experiments.training import devices
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="python -m experiments.convert", description=__doc__.splitlines()[0])
+    result = config.new_parser("convert", __doc__)
     result.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="a .npz, or a .pt (needs fconv_jax[torch])")
     config.add_options(result, "model", required=True)
     result.add_argument("--output", metavar="RUN_DIR", type=Path, required=True, help="an empty or new folder")

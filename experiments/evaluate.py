@@ -15,7 +15,7 @@ from experiments.training import devices
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="python -m experiments.evaluate", description=__doc__.splitlines()[0])
+    result = config.new_parser("evaluate", __doc__)
     result.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="folder of a finished run")
     config.add_options(result, "setting")
     config.add_data_options(result)

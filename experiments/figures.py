@@ -18,7 +18,7 @@ from experiments.training import devices
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="python -m experiments.figures", description=__doc__.splitlines()[0])
+    result = config.new_parser("figures", __doc__)
     result.add_argument("--output", metavar="DIR", type=Path, required=True, help="holds the PNG files and errors.json")
     result.add_argument(
         "--results", metavar="DIR", type=Path, default=Path("results"), help="what `report` wrote (default: results)"

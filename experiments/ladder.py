@@ -25,7 +25,7 @@ _PROTOCOL = ("seeds", "epochs", "batch_size", "learning_rate")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="python -m experiments.ladder", description=__doc__.splitlines()[0])
+    result = config.new_parser("ladder", __doc__)
     result.add_argument("--model", type=FIXED, metavar=FIXED.shown, required=True, help="the network that is fixed")
     config.add_options(result, "seeds", default=(0, 1, 2, 3, 4))
     config.add_options(

@@ -14,7 +14,7 @@ from experiments.runs import config
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="python -m experiments.report", description=__doc__.splitlines()[0])
+    result = config.new_parser("report", __doc__)
     result.add_argument("run_dirs", metavar="RUN_DIR", nargs="*", type=Path, help="default: every run in checkpoints/")
     result.add_argument("--output", metavar="DIR", type=Path, required=True, help="holds the tables and figures")
     result.add_argument("--single-file", action="store_true", help="report.html holds its figures itself")

@@ -57,7 +57,7 @@ def number(holds: Callable[[float], bool], says: str) -> Rule:
     return Rule(float, right, f"{{value}} must be a number {says}", "X")
 
 
-def one_of(names, read: Callable = str, shown: str | None = None) -> Rule:
+def one_of(names, read: type = str, shown: str | None = None) -> Rule:
     """One of some names or numbers."""
     names = tuple(names)
     listed = ", ".join(map(str, names))
@@ -67,7 +67,7 @@ def one_of(names, read: Callable = str, shown: str | None = None) -> Rule:
     )
 
 
-def some_of(names, read: Callable = str) -> Rule:
+def some_of(names, read: type = str) -> Rule:
     """Some of some names or numbers, separated by commas, none twice."""
     names, each = tuple(names), one_of(names, read)
 

@@ -15,7 +15,7 @@ from experiments.training import devices
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="python -m experiments.run", description=__doc__.splitlines()[0])
+    result = config.new_parser("run", __doc__)
     config.add_options(result, "setting", "model", required=True)
     config.add_data_options(result)
     config.add_training_options(result)

@@ -19,7 +19,7 @@ from experiments.training import devices
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="python -m experiments.sweep", description=__doc__.splitlines()[0])
+    result = config.new_parser("sweep", __doc__)
     result.add_argument(
         "--settings", type=some_of(SETTINGS, int), default=tuple(SETTINGS), metavar="N,N,...", help="default 1,2,3,4"
     )

@@ -96,7 +96,7 @@ def load(
         _prepare(root, dataset, setting, data_seed, progress or (lambda line: None))
     try:
         builder = _make_builder(root, dataset, setting, data_seed)
-        digests = builder.info.metadata["sha256"]
+        digests = (builder.info.metadata or {})["sha256"]
         return {split: _read_split(builder, split, digests[split]) for split in splits}
     except Exception as error:  # TFDS, ArrayRecord and protobuf raise bare errors of many types here.
         what = " ".join(str(error).split())[:200] or type(error).__name__

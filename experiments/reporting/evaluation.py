@@ -109,7 +109,8 @@ def audit(options: Namespace, command: str) -> None:
     digits = data.load("mnist_5k", 1, data_dir=options.data_dir, splits=("test",), progress=print)["test"]
     chosen = digits.images[:: max(1, len(digits.labels) // 20)]  # two of each class: they are sorted
     images = jnp.asarray(chosen, jnp.float32) / 255
-    found = fconv_jax.audit(model, images.shape[1:], images=images)
+    height, width, channels = images.shape[1:]
+    found = fconv_jax.audit(model, (height, width, channels), images=images)
     print(f"{title}: relative errors at quarter turns (so far; the stage alone) and at free angles; signal")
     print(found)
     output = options.output or options.run_dir

@@ -39,9 +39,10 @@ class Asked:
         """How far a value is what was asked."""
         if value is None:
             return _ABSENT
-        if self.above_plain and not plain:
-            return "-"
-        value = value - plain if self.above_plain else value
+        if self.above_plain:
+            if not plain:
+                return "-"
+            value -= plain
         sign = -1 if self.is_bound_above else 1
         return next((word for word, bound in (("the aim", self.aim), ("at least", self.least))
                      if sign * value >= sign * bound), "**no**")  # fmt: skip

@@ -79,7 +79,7 @@ def _image(size, angle):
     a = math.radians(angle)
     u, v = np.cos(a) * x - np.sin(a) * y, np.sin(a) * x + np.cos(a) * y
     bells = [(0.2, 0.1, 0.14, 1.0), (-0.25, 0.05, 0.12, 0.8), (0.05, -0.3, 0.16, -0.6), (-0.1, 0.3, 0.12, 0.7)]
-    total = sum(h * np.exp(-((u - p) ** 2 + (v - q) ** 2) / (2 * w**2)) for p, q, w, h in bells)
+    total = np.zeros_like(u) + sum(h * np.exp(-((u - p) ** 2 + (v - q) ** 2) / (2 * w**2)) for p, q, w, h in bells)
     return jnp.asarray(total[None, ..., None], jnp.float32)
 
 

@@ -105,7 +105,7 @@ def _drop_silently():
         if not loop:
             before(unraisable)
 
-    hook.drops_silently = True
+    hook.drops_silently = True  # pyright: ignore[reportFunctionMemberAccess]
     sys.unraisablehook = hook
 
 
@@ -135,8 +135,9 @@ def restore(folder: Path, target: dict) -> tuple[dict, dict]:
     """
     with _opened(folder) as (manager, step):
         record = _record(folder, manager, step)
-        _check_shapes(folder, manager.item_metadata(step).arrays, target)
-        arrays = manager.restore(step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(target))).arrays
+        _check_shapes(folder, manager.item_metadata(step).arrays, target)  # pyright: ignore[reportAttributeAccessIssue]
+        args = ocp.args.Composite(arrays=ocp.args.StandardRestore(target))
+        arrays = manager.restore(step, args=args)["arrays"]
     if digest(arrays, {name: value for name, value in record.items() if name != "digest"}) != record["digest"]:
         raise CheckpointError(
             f"{folder}: the checkpoint does not match its digest, a byte has changed; use another copy"
@@ -261,7 +262,8 @@ def check_basis(folder: Path, saved: dict, model) -> None:
 
 def _bases(model):
     layers = ((".".join(map(str, path)), module) for path, module in nnx.iter_modules(model))
-    return {name: module.fourier_basis.values for name, module in layers if hasattr(module, "fourier_basis")}
+    bases = ((name, getattr(module, "fourier_basis", None)) for name, module in layers)
+    return {name: basis.values for name, basis in bases if basis is not None}
 
 
 def _is_same(saved, values):

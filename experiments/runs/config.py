@@ -19,11 +19,16 @@ _TRAINING = (
 _ON_COMMAND_LINES = {"model": one_of(NAMED, shown="NAME"), "dataset": one_of(("auto", *DATASETS))}
 
 
-def add_options(parser: argparse.ArgumentParser, *names: str, **options) -> None:
+def new_parser(door: str, doc: str | None) -> argparse.ArgumentParser:
+    """The parser of a door, which says the first line of the door's docstring."""
+    return argparse.ArgumentParser(prog=f"python -m experiments.{door}", description=(doc or "").splitlines()[0])
+
+
+def add_options(parser, *names: str, **options) -> None:
     """Adds the options of some fields of `RunConfig`; None stands for what the protocol, or a saved run, says."""
     for name in names:
         metadata = FIELDS[name].metadata
-        rule = _ON_COMMAND_LINES.get(name, metadata["rule"])
+        rule = _ON_COMMAND_LINES.get(name) or metadata["rule"]
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=rule, metavar=rule.shown, **{"help": metadata["help"], **options}
         )
@@ -108,7 +113,7 @@ def check_same(folder: Path, saved: dict, config: RunConfig, data_digest: str) -
             )
 
 
-def model_of(folder: Path) -> str:
+def model_of(folder) -> str:
     """The network that a run's folder names, or "" where it cannot be told; only flags are chosen by it."""
     try:
         return str(json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("model", ""))

@@ -31,7 +31,7 @@ def climb(model: str, protocol: dict, folder: Path, data_dir: str | None, comman
     Raises:
       InputError: a folder that cannot be written, or holds rungs of another protocol.
     """
-    name = MODELS[model].ladder
+    name = MODELS[model].ladder or model
     file = file_of(folder, name)
     contents = _started(file, name, protocol, command)
     with folders.writing(folder):
@@ -77,7 +77,7 @@ def _started(file, name, protocol, command):
 
 def _train(row, protocol, output, data_dir, command, draw):
     """A rung's number of parameters, its test accuracy {setting: of each seed} and the seconds it took."""
-    console, found, seconds = Console(quiet=True), {}, 0.0
+    console, found, results, seconds = Console(quiet=True), {}, {}, 0.0
     for training in planned(tuple(SETTINGS), (row,)):
         epochs = protocol["epochs"]
         if SETTINGS[training.settings[0]].train_rotated:

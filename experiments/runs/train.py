@@ -173,7 +173,8 @@ def _train(console, cells, command, draw, *, resume, place: Place | None = None,
     with Signals() as signals, Bar(console, config, place) as bar:
         loop = Loop([cell.config for cell in cells], {cell.config.setting: cell.splits for cell in cells})
         save = cells[0].folder / folders.RESUME
-        loop.start(*(_restored(loop, save) if resume and has_checkpoint(save) else ()))
+        rows, position = _restored(loop, save) if resume and has_checkpoint(save) else (None, None)
+        loop.start(rows, position)
         images = loop.train[1].shape[0]
         console.print(
             f"{config.model}, setting {config.setting}, {config.dataset}: {len(config.seeds)} seeds, "
