@@ -22,6 +22,7 @@ BATCH = 500
 
 
 def main() -> int:
+    """Measures one checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint")
     parser.add_argument("--model", default="fconv_mnist_simple", choices=("fconv_mnist_simple", "fconv_mnist"))
@@ -50,6 +51,7 @@ def embedded_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def accuracy(model: nnx.Module, images: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the part of the images that the model reads right, in evaluation mode."""
     model.eval()
     graph, state = nnx.split(model)
     classify = jax.jit(lambda state, x: nnx.merge(graph, state)(x).argmax(-1))

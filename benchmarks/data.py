@@ -46,6 +46,7 @@ print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.
 
 
 def main() -> None:
+    """Measures in child processes and writes what they say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=Path, help="folder with the four files of Fashion-MNIST or their like")
     parser.add_argument("--rounds", type=int, default=3)

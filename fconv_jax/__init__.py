@@ -3,7 +3,7 @@
 from fconv_jax import models
 from fconv_jax.basis import FourierBasis, bicubic_basis, fourier_basis
 from fconv_jax.blocks import ResidualBlock
-from fconv_jax.convolve import conv_general_dilated, convolve, convolve_fields
+from fconv_jax.convolve import conv_general_dilated, convolution_algorithm, convolve, convolve_fields
 from fconv_jax.expanded import ExpandedFConv, expand_filters
 from fconv_jax.filters import group_filter, lifting_filter, pointwise_filter, projecting_filter, rotation_shift
 from fconv_jax.layers import GroupFConv, LiftingFConv, LiftingPointwiseFConv, PointwiseFConv, ProjectingFConv
@@ -22,6 +22,8 @@ from fconv_jax.reference_checkpoint import read_reference_checkpoint
 from fconv_jax.reference_weights import load_reference_weights
 from fconv_jax.symmetry import assert_equivariant, audit, equivariance_error, rotate_features, rotate_image
 
+__version__ = "0.1.0"
+
 __all__ = [
     "ExpandedFConv",
     "FieldDropout",
@@ -37,6 +39,7 @@ __all__ = [
     "bicubic_basis",
     "blur_pool",
     "conv_general_dilated",
+    "convolution_algorithm",
     "convolve",
     "convolve_fields",
     "corner_blur_pool",

@@ -107,8 +107,9 @@ def audit(
     images = _checked_images(input_shape, images)
     if not getattr(model, "stages", True):
         raise ValueError("the network's stages are empty")
-    if hasattr(model, "_check_images"):
-        model._check_images(images)
+    check_images = getattr(model, "_check_images", None)
+    if check_images is not None:
+        check_images(images)
     model = nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
 
     def run(x):

@@ -73,6 +73,7 @@ class ResidualBlock(nnx.Module):
         self.residual_scale, self.final_relu = residual_scale, final_relu
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns the output field of a field."""
         branch = nnx.relu(_apply(self.norm1, self.conv1(x)))
         branch = _apply(self.norm2, self.conv2(branch))
         y = x.astype(branch.dtype) + self.residual_scale * branch

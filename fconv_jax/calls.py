@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax
 from flax import nnx
+from jax.core import Tracer
 
 from fconv_jax.observing import listening
 
@@ -36,7 +37,7 @@ class Call:
 def stage_calls(model: nnx.Module, x: jax.Array) -> list[Call]:
     """The calls of `model.stages`, each on the output of the one before."""
     calls = []
-    for name, stage in model.stages:
+    for name, stage in getattr(model, "stages", ()):
         function = jax.jit(stage) if not isinstance(stage, nnx.Module) else stage
         y = function(x)
         options = stage.keywords if isinstance(stage, functools.partial) else {}
@@ -83,7 +84,7 @@ class _Recorder:
         self._busy = False
 
     def record(self, name, stage, function, x, options, others=()):
-        if self._busy or not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
+        if self._busy or not isinstance(x, jax.Array) or isinstance(x, Tracer):
             return function(x, *others)
         self._busy = True
         try:

@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 _SHORT, _LONG = 2**12, 2**20
 
@@ -19,21 +20,24 @@ def draw(sampler, key: jax.Array, shape: tuple[int, ...], dtype, *args, scale=1.
 
     Args:
       sampler: `jax.random.uniform` or `jax.random.normal`.
+      key: one key.
+      shape: of the result.
+      dtype: of the result.
+      *args: further arguments of the sampler.
       scale: a number, or an array over the last axis.
     """
-    count, traced = math.prod(shape), isinstance(key, jax.core.Tracer)
-    if count > _LONG:
-        keys = jax.random.split(key, -(-count // _LONG))
-        if traced:
-            rows = jax.vmap(lambda key: sampler(key, (_LONG,), dtype, *args))(keys)
-        else:
-            rows = [sampler(key, (_LONG,), dtype, *args) for key in keys]
-    elif traced:
-        rows = sampler(key, (count,), dtype, *args)
-    else:
-        rows = [sampler(key, (_SHORT if count <= _SHORT else _LONG,), dtype, *args)]
+    count, traced = math.prod(shape), isinstance(key, Tracer)
+    keys = jax.random.split(key, -(-count // _LONG)) if count > _LONG else None
     if traced:
-        values = rows.reshape(-1)[:count].reshape(shape)
+        if keys is None:
+            values = sampler(key, (count,), dtype, *args)
+        else:
+            values = jax.vmap(lambda key: sampler(key, (_LONG,), dtype, *args))(keys)
+        values = values.reshape(-1)[:count].reshape(shape)
         return values if isinstance(scale, float) and scale == 1.0 else values * jnp.asarray(scale, dtype)
+    if keys is None:
+        rows = [sampler(key, (_SHORT if count <= _SHORT else _LONG,), dtype, *args)]
+    else:
+        rows = [sampler(key, (_LONG,), dtype, *args) for key in keys]
     values = np.concatenate([np.asarray(row) for row in rows])[:count].reshape(shape)
     return jnp.asarray(values if isinstance(scale, float) and scale == 1.0 else values * np.asarray(scale, dtype))

@@ -2,6 +2,7 @@
 
 import jax
 from flax import nnx
+from flax.nnx.nn.dtypes import promote_dtype
 
 from fconv_jax.convolve import convolve_fields
 from fconv_jax.layers import _FConv
@@ -23,8 +24,9 @@ class ExpandedFConv(nnx.Module):
         self.bias = None if layer.bias is None else nnx.Param(layer.bias[...])
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns the layer's output."""
         bias = None if self.bias is None else self.bias[...]
-        x, kernel, bias = nnx.nn.dtypes.promote_dtype((x, self.kernel[...], bias), dtype=self.dtype)
+        x, kernel, bias = promote_dtype((x, self.kernel[...], bias), dtype=self.dtype)
         return convolve_fields(x, kernel, bias, strides=self.strides, padding=self.padding)
 
 

@@ -50,7 +50,10 @@ def group_filter(coefficients: jax.Array, basis: jax.Array) -> jax.Array:
         raise ValueError(
             f"coefficients have {coefficients.shape[0]} rotations on their first axis, the basis has {basis.shape[2]}"
         )
-    shifted = coefficients[rotation_shift(basis.shape[2])]
+    # A product with zeros and ones: exact, and it compiles and differentiates quicker than an indexed array.
+    rotations = np.arange(basis.shape[2])
+    chosen = (rotation_shift(basis.shape[2])[..., None] == rotations).astype(coefficients.dtype)
+    shifted = jnp.einsum("aos,snmr->aonmr", chosen, coefficients, precision=jax.lax.Precision.HIGHEST)
     return jnp.einsum("ijor,aonmr->ijanom", basis, shifted)
 
 

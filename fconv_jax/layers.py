@@ -9,11 +9,14 @@ always is here) and the stride divides (size + 2 padding - k).  Turns by other m
 """
 
 import math
+from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.nnx.nn.dtypes import promote_dtype
 from flax.typing import Dtype
 
 from fconv_jax.basis import FourierBasis, layer_basis
@@ -26,6 +29,12 @@ INITS = ("he", "report", "paper")
 
 class _FConv(nnx.Module):
     """What the three F-Conv layers share; a subclass names its filter and its coefficients' shape."""
+
+    _expand: ClassVar[Callable[..., jax.Array]]
+
+    def _rotation_axes(self) -> tuple[int, ...]:
+        """The coefficients' axes in front of `[in, out, r]`."""
+        return ()
 
     def __init__(
         self,
@@ -77,7 +86,7 @@ class _FConv(nnx.Module):
         _check_input(x, self, isinstance(self, LiftingFConv))
         kernel = self.filter()
         bias = None if self.bias is None else self.bias[...]
-        x, kernel, bias = nnx.nn.dtypes.promote_dtype((x, kernel, bias), dtype=self.dtype)
+        x, kernel, bias = promote_dtype((x, kernel, bias), dtype=self.dtype)
         return convolve_fields(x, kernel, bias, strides=self.strides, padding=self.padding)
 
 
@@ -128,9 +137,6 @@ class LiftingFConv(_FConv):
     """
 
     _expand = staticmethod(lifting_filter)
-
-    def _rotation_axes(self):
-        return ()
 
 
 class GroupFConv(_FConv):
@@ -192,9 +198,6 @@ class ProjectingFConv(_FConv):
 
     _expand = staticmethod(projecting_filter)
 
-    def _rotation_axes(self):
-        return ()
-
 
 class PointwiseFConv(nnx.Module):
     """1 x 1 F-Conv from fields to fields: mixes features and rotations at each pixel.
@@ -241,15 +244,16 @@ class PointwiseFConv(nnx.Module):
         bias_bound = _bias_bound(init, fan_in)
         self.bias = nnx.Param(_uniform(rngs, (out_features,), bias_bound, param_dtype)) if use_bias else None
 
-    def _rotation_axes(self):
+    def _rotation_axes(self) -> tuple[int, ...]:
         return (self.num_rotations,)
 
     def _mix(self, x):
         kernel = pointwise_filter(self.coefficients[...])
-        x, kernel = nnx.nn.dtypes.promote_dtype((x, kernel), dtype=self.dtype)
+        x, kernel = promote_dtype((x, kernel), dtype=self.dtype)
         return convolve_fields(x, kernel[None, None], strides=self.strides)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns the output field of an image or a field."""
         _check_input(x, self, isinstance(self, LiftingPointwiseFConv))
         y = self._mix(x)
         return y if self.bias is None else y + self.bias[...].astype(y.dtype)
@@ -271,7 +275,7 @@ class LiftingPointwiseFConv(PointwiseFConv):
         return ()
 
     def _mix(self, x):
-        x, kernel = nnx.nn.dtypes.promote_dtype((x, self.coefficients[...]), dtype=self.dtype)
+        x, kernel = promote_dtype((x, self.coefficients[...]), dtype=self.dtype)
         y = convolve_fields(x, kernel[None, None], strides=self.strides)
         return jnp.broadcast_to(y[..., None, :], (*y.shape[:3], self.num_rotations, self.out_features))
 

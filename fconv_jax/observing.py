@@ -5,7 +5,7 @@ import contextvars
 import functools
 from collections.abc import Callable, Iterator
 
-_listener = contextvars.ContextVar("listener", default=None)
+_listener: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("listener", default=None)
 
 
 def observed(function: Callable) -> Callable:

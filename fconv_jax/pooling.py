@@ -56,8 +56,7 @@ def corner_max_pool(x: jax.Array, window: int = 2, *, padding: int = 0) -> jax.A
         pads = [(0, 0), (padding, padding), (padding, padding)] + [(0, 0)] * (x.ndim - 3)
         x = jnp.pad(x, pads, constant_values=-jnp.inf)
     rows, columns = height // window, width // window
-    flat = flat_channels(x)[:, : rows * window, : columns * window]
-    y = _block_maximum(flat.reshape(x.shape[0], rows, window, columns, window, -1))
+    y = _block_maximum(_in_windows(flat_channels(x)[:, : rows * window, : columns * window], window))
     return y.reshape(x.shape[0], rows, columns, *x.shape[3:])
 
 
@@ -124,7 +123,9 @@ def blur_pool(
 
     Args:
       x: `[batch, height, width, ...]`, an image or a field.
-      window: k; strides: s, `None` means the window; padding: w, `None` means (k - 1) // 2.
+      window: k.
+      strides: s, `None` means the window.
+      padding: w, `None` means (k - 1) // 2.
       widen: as for `spatial_max_pool`.
 
     Returns, Raises: as for `spatial_max_pool`.
@@ -200,6 +201,7 @@ def image_keys(rngs, batch: int) -> jax.Array:
 
     Args:
       rngs: `nnx.Rngs` with a `dropout` (or default) stream, one key, or `[batch]` keys, returned as they are.
+      batch: number of images.
 
     Raises:
       ValueError: no `rngs`, or another number of keys.
@@ -227,6 +229,7 @@ class FieldDropout(nnx.Dropout):
     """
 
     def __call__(self, x: jax.Array, rngs=None) -> jax.Array:
+        """Returns `x` with some of its features zero, in training mode."""
         if self.deterministic or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
@@ -249,7 +252,8 @@ def _pool(x, window, strides, padding, widen, combine, outside=0.0):
     windows = [_window(x.shape[axis], window, strides, padding, widen) for axis in (1, 2)]
     channels, x = x.shape[3:], flat_channels(x)
     if padding:
-        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), constant_values=outside)
+        sides = (int(padding), int(padding))
+        x = jnp.pad(x, ((0, 0), sides, sides, (0, 0)), constant_values=outside)
     for axis, width in zip((1, 2), windows, strict=True):
         # One strided slice for each place in the window: `reduce_window` is slow backwards on a CPU.
         last = (x.shape[axis] - width) // strides * strides
@@ -292,6 +296,18 @@ def _check_whole(**numbers):
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"{name} (={value!r}) must be a whole number of at least 1")
+
+
+def _in_windows(x, window):
+    """`[batch, height, width, channel]` -> `[batch, rows, window, columns, window, channel]`."""
+    sizes = (x.shape[0], x.shape[1] // window, window, x.shape[2] // window, window, x.shape[3])
+    sharding = jax.typeof(x).sharding
+    if not any(axis is not None for axis in sharding.spec):
+        return x.reshape(sizes)
+    # A mesh with explicit axes has to be told that the batch, or the channels, stay spread as they are.
+    batch, rows, columns, channels = sharding.spec
+    spec = jax.sharding.PartitionSpec(batch, rows, None, columns, None, channels)
+    return jax.lax.reshape(x, sizes, out_sharding=jax.sharding.NamedSharding(sharding.mesh, spec))
 
 
 @jax.custom_jvp

@@ -42,7 +42,7 @@ def _read_npz(path):
 
 def _read_torch(path):
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError as error:
         raise ValueError(
             f'{path} needs PyTorch to be read: pip install "fconv_jax[torch]", or save its state dict as .npz '

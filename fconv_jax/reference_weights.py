@@ -115,11 +115,11 @@ class _Reader:
         """The entry as float64, or zeros where it cannot be used (and the problem is noted)."""
         self._used.add(name)
         shape = tuple(shape)
-        problem = self._problem(name, shape, dtype)
-        if problem:
+        problem, value = self._problem(name, shape, dtype), self._state.get(name)
+        if problem or value is None:
             self.problems.append(f"{name} {problem}{hint}")
             return np.zeros(shape)
-        return self._state[name].astype(np.float64)
+        return value.astype(np.float64)
 
     def _problem(self, name, shape, dtype):
         if name not in self:

@@ -10,6 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from fconv_jax.pooling import disk_mask
 
@@ -103,7 +104,7 @@ def inside_disk(x: jax.Array, margin: float | None) -> jax.Array:
 
 
 def _checked_angle(angle):
-    if isinstance(angle, jax.core.Tracer) or not math.isfinite(angle):
+    if isinstance(angle, Tracer) or not math.isfinite(angle):
         raise ValueError(f"angle (={angle}) must be a finite number of degrees, known when traced")
     return float(angle)
 
@@ -123,7 +124,8 @@ def _rotate_pixels(pixels, angle):
     )
     flat = coefficients.reshape(pixels.shape[0], height * width, pixels.shape[3])
     places, weights = _spline_taps(height, width, angle)
-    turned = sum(flat[:, place] * weight.astype(dtype)[:, None] for place, weight in zip(places, weights, strict=True))
+    taps = [flat[:, place] * weight.astype(dtype)[:, None] for place, weight in zip(places, weights, strict=True)]
+    turned = functools.reduce(jnp.add, taps)
     return turned.reshape(pixels.shape).astype(pixels.dtype)
 
 

@@ -36,6 +36,7 @@ class AlexNet(StagedModel):
 
     @property
     def stages(self):
+        """See `StagedModel`."""
         return (
             ("conv1", self.conv1),
             ("relu1", nnx.relu),

@@ -61,6 +61,7 @@ class FConvMnist(StagedModel):
 
     @property
     def stages(self):
+        """See `StagedModel`."""
         stages = []
         for number in range(1, self.num_layers + 1):
             stages += [(f"{name}{number}", getattr(self, f"{name}{number}")) for name in ("conv", "norm")]

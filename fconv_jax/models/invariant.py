@@ -100,6 +100,7 @@ class InvariantFConv(StagedModel):
 
     @property
     def stages(self):
+        """See `StagedModel`."""
         stages = []
         if self.input_turns != (0.0,):
             stages.append(("input_turns", functools.partial(_turned, angles=self.input_turns)))

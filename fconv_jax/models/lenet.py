@@ -27,6 +27,7 @@ class LeNet(StagedModel):
 
     @property
     def stages(self):
+        """See `StagedModel`."""
         return (
             ("conv", self.conv),
             ("relu1", nnx.relu),
@@ -52,6 +53,7 @@ class ClassicLeNet(StagedModel):
 
     @property
     def stages(self):
+        """See `StagedModel`."""
         return (
             ("conv1", self.conv1),
             ("relu1", nnx.relu),

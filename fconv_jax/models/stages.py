@@ -1,5 +1,7 @@
 """What every model shares: it runs through an ordered tuple of named stages."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -11,6 +13,7 @@ class Dropout(nnx.Dropout):
     """`nnx.Dropout` with one key for each image, so that a mask does not depend on how a batch is cut."""
 
     def __call__(self, x: jax.Array, rngs=None) -> jax.Array:
+        """Returns `x` with some of its numbers zero, in training mode."""
         if self.deterministic or self.rate == 0.0:
             return x
         drop = super().__call__
@@ -28,12 +31,12 @@ def mean_over_space(x: jax.Array) -> jax.Array:
 
 
 def means_over_space(x: jax.Array, power: float) -> jax.Array:
-    """`[batch, height, width, channel]` of numbers from 0 -> `[batch, 2 channel]`: the mean, and the power mean
+    """`[batch, height, width, channel]` of numbers from 0 -> `[batch, 2 channel]`: the mean and the power mean.
 
-        m_p = (mean_{i, j} x[i, j]^p)^(1 / p),
+        m_p = (mean_{i, j} x[i, j]^p)^(1 / p)
 
-    which tells how strong a feature is where it is strongest, as a maximum would, but depends less on how the
-    pixels fall.  The mean of a stroke tells how much of it there is.
+    The power mean tells how strong a feature is where it is strongest, as a maximum would, but depends less on
+    how the pixels fall.  The mean of a stroke tells how much of it there is.
     """
     # Divided by the maximum, which cancels, no power overflows; 1e-12 keeps the root's gradient finite at zero.
     most = jax.lax.stop_gradient(x.max(axis=(1, 2), keepdims=True)) + 1e-6
@@ -50,10 +53,16 @@ class StagedModel(nnx.Module):
 
     input_shape: tuple[int | None, int | None, int]
 
+    @property
+    def stages(self) -> tuple[tuple[str, Callable[..., jax.Array]], ...]:
+        """The network's (name, callable) pairs, in the order in which they work."""
+        raise NotImplementedError
+
     def __call__(self, images: jax.Array, rngs=None) -> jax.Array:
         """Returns the logits `[batch, num_classes]` of `images` `[batch, height, width, channel]` in 0..1.
 
         Args:
+          images: of the network's `input_shape`.
           rngs: for a network with dropout in training mode: `nnx.Rngs` with a `dropout` stream, one
             key, or an array of one key for each image.
 
@@ -68,7 +77,10 @@ class StagedModel(nnx.Module):
         keys = image_keys(rngs, images.shape[0]) if active else None
         x = images
         for i, (_, stage) in enumerate(stages):
-            x = stage(x, rngs=jax.vmap(jax.random.fold_in, (0, None))(keys, i)) if i in active else stage(x)
+            if keys is None or i not in active:
+                x = stage(x)
+            else:
+                x = stage(x, rngs=jax.vmap(jax.random.fold_in, (0, None))(keys, i))
         return x
 
     def _check_images(self, images):

@@ -16,17 +16,17 @@ def candidates(k, t, p, mask):
     fade = fading(k, t, mask)
     for o in range(t):
         angle = 2 * np.pi * o / t
-        turned_x = np.cos(angle) * x - np.sin(angle) * y
-        turned_y = np.sin(angle) * x + np.cos(angle) * y
+        rotated_x = np.cos(angle) * x - np.sin(angle) * y
+        rotated_y = np.sin(angle) * x + np.cos(angle) * y
         for a in range(p):
-            phase = frequency[a] * turned_x[..., None] + frequency * turned_y[..., None]
+            phase = frequency[a] * rotated_x[..., None] + frequency * rotated_y[..., None]
             matrix[:, :, o, a * p : (a + 1) * p] = np.cos(phase) * fade[..., None]
             matrix[:, :, o, p * p + a * p : p * p + (a + 1) * p] = np.sin(phase) * fade[..., None]
     return matrix.reshape(k * k * t, 2 * p * p)
 
 
 def fading(k, t, mask):
-    """The mask over a kernel's pixels, which is not turned."""
+    """The mask over a kernel's pixels, which does not rotate."""
     grid = np.linspace(-1, 1, k)
     if mask == "fading":  # of the distance from the centre in half pixels, k of them to the kernel's edge
         half_pixels = np.arange(-k + 1, k, 2)
@@ -57,9 +57,9 @@ def smoothing_weights(columns, k, t):
     """One weight for each column of `[k k t, r]`."""
     weights = []
     for column in columns.T:
-        picture = column.reshape(k, k, t)
-        s = np.array([picture[:, :, o].sum() ** 2 for o in range(t)])
-        q = np.array([k * k * (picture[:, :, o] ** 2).sum() for o in range(t)])
+        image = column.reshape(k, k, t)
+        s = np.array([image[:, :, o].sum() ** 2 for o in range(t)])
+        q = np.array([k * k * (image[:, :, o] ** 2).sum() for o in range(t)])
         v = (s.std() + q.std()) / (s + q).mean()
         weights.append(1 / (25 * max(v, 0.04)))
     return np.array(weights)
@@ -75,12 +75,12 @@ def bicubic(k, t):
             x, y = column - half, row - half
             for o in range(t):
                 angle = 2 * np.pi * o / t
-                turned_x = np.cos(angle) * x - np.sin(angle) * y
-                turned_y = np.sin(angle) * x + np.cos(angle) * y
+                rotated_x = np.cos(angle) * x - np.sin(angle) * y
+                rotated_y = np.sin(angle) * x + np.cos(angle) * y
                 for j in range(-half, half + 1):
                     for i in range(-half, half + 1):
                         values[row, column, o, j + half, i + half] = (
-                            keys_cubic(turned_x - i) * keys_cubic(turned_y - j) * fade[row, column]
+                            keys_cubic(rotated_x - i) * keys_cubic(rotated_y - j) * fade[row, column]
                         )
     return values.reshape(k, k, t, k * k)
 

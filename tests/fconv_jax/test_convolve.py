@@ -1,3 +1,5 @@
+"""The convolution against loops and against `jax.lax`; its adapter in `nnx.Conv`; what it refuses."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,27 +7,20 @@ import pytest
 from flax import nnx
 
 from fconv_jax import conv_general_dilated, convolve, convolve_fields
-from fconv_jax.convolve import _by_windows, _cpu_algorithm, _direct, padding_width
-
-# Two orders of the same float32 sums (at most a few hundred terms), relative to the largest output.
-SUM_TOLERANCE = 1e-5
+from fconv_jax.convolve import padding_width
+from tests.fconv_jax import oracle
+from tests.fconv_jax.arrays import assert_close
 
 
 def random(*shape, seed=0):
     return np.random.RandomState(seed).normal(size=shape).astype(np.float32)
 
 
-def assert_close(actual, expected):
-    expected = np.asarray(expected)
-    assert actual.shape == expected.shape
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=SUM_TOLERANCE * max(np.abs(expected).max(), 1e-30))
-
-
 @pytest.mark.parametrize("strides", [1, 2, 3])
 @pytest.mark.parametrize(
     ("k", "padding", "width"), [(1, 0, 0), (2, "VALID", 0), (2, 1, 1), (3, "SAME", 1), (4, 3, 3), (5, "SAME", 2)]
 )
-def test_against_loops(oracle, k, padding, width, strides):
+def test_against_loops(k, padding, width, strides):
     x, kernel = random(2, 9, 8, 3), random(k, k, 3, 4, seed=1)
     expected = oracle.correlate(x, kernel, strides, width)
     assert_close(convolve(x, kernel, strides=strides, padding=padding), expected)
@@ -47,7 +42,7 @@ def test_gradients_against_lax(k, strides, width):
         assert_close(actual, gradient)
 
 
-def test_fields_are_flattened_rotation_first(oracle):
+def test_fields_are_flattened_rotation_first():
     """[b, h, w, t, n] with [k, k, t, n, o, m]: the two input axes are summed, the two output axes kept."""
     x, kernel = random(2, 6, 5, 4, 3), random(3, 3, 4, 3, 2, 5, seed=1)
     flat = oracle.correlate(x.reshape(2, 6, 5, 12), kernel.reshape(3, 3, 12, 10), padding=1)
@@ -148,20 +143,3 @@ def test_adapter_in_nnx_conv_equals_stock(case):
     assert_close(actual, expected)
     assert_close(gradient["kernel"][...], expected_gradient["kernel"][...])
     assert_close(gradient["bias"][...], expected_gradient["bias"][...])
-
-
-def test_many_channels_are_convolved_outside_of_any_choice():
-    """A convolution that a CPU takes from XLA stands alone: inside a branch it runs some 20 times slower, silently."""
-    x, kernel = jnp.zeros((2, 14, 14, 64)), jnp.zeros((5, 5, 64, 8))
-    jaxpr = str(jax.make_jaxpr(lambda x, kernel: convolve(x, kernel, padding=2))(x, kernel))
-    assert "conv_general_dilated" in jaxpr and "cond[" not in jaxpr
-    few = str(jax.make_jaxpr(lambda x, kernel: convolve(x, kernel, padding=2))(x[..., :1], kernel[:, :, :1]))
-    assert "cond[" in few
-
-
-@pytest.mark.parametrize(("size", "algorithm"), [(4, _by_windows), (5, _direct)])
-def test_a_cpu_does_not_leave_kernels_above_the_image_to_xla(size, algorithm):
-    """XLA's own convolution is some 20 times slower there."""
-    x, kernel = random(1, size, size, 192), random(5, 5, 192, 8, seed=1)
-    assert _cpu_algorithm(x, kernel, 1) is algorithm
-    assert_close(convolve(x, kernel, padding=2), plain(x, kernel, 1, 2))

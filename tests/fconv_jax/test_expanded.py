@@ -1,3 +1,5 @@
+"""A network with expanded filters computes the same, and its gradients pass through."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +36,8 @@ def test_the_copy_computes_the_same_and_the_original_stays():
     before = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model)))
     expanded = fc.expand_filters(model)
     np.testing.assert_array_equal(expanded(image()), model(image()))
-    assert len(f_convs(model)) == 4 and not f_convs(expanded)
+    assert len(f_convs(model)) == 4
+    assert not f_convs(expanded)
     after = nnx.to_pure_dict(nnx.state(model))
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, before, after)))
     assert [type(m).__name__ for _, m in nnx.iter_modules(expanded)].count("ExpandedFConv") == 4

@@ -1,0 +1,83 @@
+"""Layers and pools on a mesh of two CPU devices: `python -m tests.fconv_jax.meshes` (a test calls it in a new process).
+
+With explicit axes, jax's default, and with automatic ones; values and gradients are those of one device.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import fconv_jax as fc
+
+FIELD, IMAGE = (4, 16, 16, 4, 4), (4, 16, 16, 4)
+
+CASES = {
+    "LiftingFConv": (lambda rngs: fc.LiftingFConv(4, 4, 3, rngs=rngs), IMAGE),
+    "GroupFConv": (lambda rngs: fc.GroupFConv(4, 4, 3, 4, rngs=rngs), FIELD),
+    "GroupFConv, many channels": (lambda rngs: fc.GroupFConv(16, 4, 3, 4, padding="SAME", rngs=rngs), (4, 8, 8, 4, 16)),
+    "ProjectingFConv": (lambda rngs: fc.ProjectingFConv(4, 4, 3, 4, rngs=rngs), FIELD),
+    "PointwiseFConv": (lambda rngs: fc.PointwiseFConv(4, 4, 4, rngs=rngs), FIELD),
+    "LiftingPointwiseFConv": (lambda rngs: fc.LiftingPointwiseFConv(4, 4, 4, rngs=rngs), IMAGE),
+    "ResidualBlock": (lambda rngs: fc.ResidualBlock(4, 3, 4, rngs=rngs), FIELD),
+    "FieldDropout": (lambda rngs: Dropped(), FIELD),
+    "spatial_max_pool": (lambda rngs: fc.spatial_max_pool, FIELD),
+    "spatial_max_pool of an image": (lambda rngs: fc.spatial_max_pool, IMAGE),
+    "spatial_max_pool, widened": (lambda rngs: fc.spatial_max_pool, (4, 7, 7, 4, 4)),
+    "spatial_mean_pool": (lambda rngs: fc.spatial_mean_pool, FIELD),
+    "blur_pool": (lambda rngs: fc.blur_pool, IMAGE),
+    "corner_max_pool": (lambda rngs: fc.corner_max_pool, (4, 17, 16, 4)),
+    "corner_blur_pool": (lambda rngs: lambda x: fc.corner_blur_pool(x, 3), FIELD),
+    "max_over_rotations": (lambda rngs: fc.max_over_rotations, FIELD),
+    "mean_over_rotations": (lambda rngs: fc.mean_over_rotations, FIELD),
+    "disk_mask": (lambda rngs: lambda x: x * fc.disk_mask(16)[..., None], IMAGE),
+    "rotate_image": (lambda rngs: lambda x: fc.rotate_image(x, 30), IMAGE),
+    "rotate_features": (lambda rngs: lambda x: fc.rotate_features(x, 90), FIELD),
+}
+
+TOLERANCE = 1e-5
+"""Relative to the largest entry: a batch summed in two parts."""
+
+
+class Dropped(nnx.Module):
+    """Dropout with keys of its own, so that it can be repeated."""
+
+    def __init__(self):
+        self.dropout = fc.FieldDropout(0.5)
+
+    def __call__(self, x):
+        """The same shape."""
+        return self.dropout(x, rngs=jax.random.key(1))
+
+
+def gradients(module, x):
+    """The value of a loss and its gradients along the input and, for a module, its parameters."""
+    if not isinstance(module, nnx.Module):
+        return jax.jit(jax.value_and_grad(lambda x: jnp.sum(jnp.sin(module(x)))))(x)
+    loss = nnx.value_and_grad(lambda module, x: jnp.sum(jnp.sin(module(x))), argnums=(0, 1))
+    return nnx.jit(loss)(module, x)
+
+
+def main() -> None:
+    """Compares each case, on each kind of mesh, with one device."""
+    for kind in (AxisType.Explicit, AxisType.Auto):
+        mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
+        for name, (make, shape) in CASES.items():
+            module = make(nnx.Rngs(0))
+            x = jnp.asarray(np.random.RandomState(0).normal(size=shape).astype(np.float32))
+            expected = jax.tree.leaves(gradients(module, x))
+            with jax.set_mesh(mesh):
+                if isinstance(module, nnx.Module):
+                    graph, state = nnx.split(module)
+                    module = nnx.merge(graph, jax.device_put(state, NamedSharding(mesh, P())))
+                actual = jax.tree.leaves(gradients(module, jax.device_put(x, NamedSharding(mesh, P("data")))))
+            for a, b in zip(actual, expected, strict=True):
+                scale = max(float(jnp.max(jnp.abs(b))), 1.0)
+                np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE * scale, err_msg=f"{kind} {name}")
+            print(kind, name, "equal")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Initial coefficients and biases of the layers: the bounds of each `init`, and the variance that "he" keeps."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import fconv_jax.layers
+from fconv_jax import GroupFConv, PointwiseFConv, ProjectingFConv
+from tests.fconv_jax.arrays import assert_uniform
+from tests.fconv_jax.layer_cases import EVERY, SPATIAL_KINDS, make, noise_for
+
+# The issue's figure for one layer: white noise in, variance over interior pixels against a He-initialised convolution.
+HE_FACTOR = 1.3
+
+
+def assert_fills(values, bound, num_values):
+    """Uniform within +-bound, the largest of many close to it."""
+    assert values.size >= num_values
+    assert_uniform(values, bound)
+    assert np.abs(values).max() > 0.98 * bound
+
+
+@pytest.mark.parametrize("cls", EVERY)
+def test_report_init(cls):
+    layer = make(cls, in_features=3, out_features=400, init="report")
+    rank = 1 if issubclass(cls, PointwiseFConv) else 9
+    expand = 4 if cls in (GroupFConv, PointwiseFConv) else 1
+    bound = 1 / math.sqrt(3 * expand * rank)
+    assert_fills(np.asarray(layer.coefficients[...]), bound, 1000)
+    assert_fills(np.asarray(layer.bias[...]), bound, 400)
+
+
+@pytest.mark.parametrize("cls", SPATIAL_KINDS)
+def test_paper_init(cls):
+    layer = make(cls, in_features=3, out_features=400, init="paper", mask="gaussian")
+    basis, coefficients = layer.fourier_basis, np.asarray(layer.coefficients[...])
+    for function in range(basis.rank):
+        bound = math.sqrt(6 / (3 * basis.rank)) * basis.weights[function]
+        assert_fills(coefficients[..., function], bound, 1000)
+    np.testing.assert_array_equal(layer.bias[...], 0.0)
+
+
+@pytest.mark.parametrize("cls", SPATIAL_KINDS)
+@pytest.mark.parametrize("t", [1, 4, 8, 12])
+def test_he_init_keeps_the_variance_of_white_noise(monkeypatch, cls, t):
+    """2 times the input's variance, as a He-initialised convolution: exactly the sum of squares of a filter.
+
+    Averaged over the filters of 64 output features (group layer: 64 / t), so that the factor is not one of chance.
+    Numbers are drawn with NumPy here, since JAX compiles a generator for each of the sixty shapes.
+    """
+    draw = np.random.RandomState(0).uniform
+    monkeypatch.setattr(fconv_jax.layers, "_uniform", lambda _, shape, bound, dtype: bound * draw(-1, 1, shape))
+    group = cls is GroupFConv
+    for k, options in ((2, {}), (3, {}), (4, {"smooth": False}), (5, {}), (7, {"num_frequencies": 5})):
+        layer = make(cls, 4, 64 // t if group else 64, k, t, **options)
+        coefficients = np.asarray(layer.coefficients[...], np.float64).reshape(-1, layer.fourier_basis.rank)
+        kernel = layer.fourier_basis.values.astype(np.float64) @ coefficients.T  # [k, k, t, filters]
+        per_output = layer.out_features * (1 if cls is ProjectingFConv else t)
+        variance = np.sum(kernel**2) / per_output
+        assert 2 / HE_FACTOR < variance < 2 * HE_FACTOR, f"k={k}: {variance:.2f}"
+        np.testing.assert_array_equal(layer.bias[...], 0.0)
+
+
+@pytest.mark.parametrize("cls", EVERY)
+def test_he_init_on_white_noise(cls):
+    """The same, measured over the interior pixels of an image beside a plain convolution's."""
+    layer = make(cls, 8, 32, 5, 8, **({"padding": 2} if cls in SPATIAL_KINDS else {}))
+    x = noise_for(layer, 2, 16, 16)
+    he = nnx.initializers.he_uniform()
+    plain = nnx.Conv(math.prod(x.shape[3:]), 64, (3, 3), padding=2, kernel_init=he, rngs=nnx.Rngs(1))
+    expected = jnp.var(plain(x.reshape(*x.shape[:3], -1))[:, 2:-2, 2:-2])
+    ratio = jnp.var(layer(x)[:, 2:-2, 2:-2]) / expected
+    assert 1 / HE_FACTOR < ratio < HE_FACTOR
+
+
+def test_report_init_does_not_keep_the_variance():
+    """Negative control, and the report's trouble: at 3x3 and 8 rotations the variance falls to about 0.01."""
+    layer = make(GroupFConv, in_features=4, out_features=8, num_rotations=8, init="report", use_bias=False)
+    assert 0.002 < jnp.var(layer(noise_for(layer, 2, 16, 16))) < 0.05
