@@ -16,6 +16,7 @@ MASKS = ("adaptive", "gaussian", "fading")
 
 # Singular values of the Gram matrix up to this are noise (or functions that vanish on the grid).
 _SMALLEST_SINGULAR_VALUE = 1e-4
+_LARGE_GRAM = 2 * 11**2  # a side up to which one Gram matrix is decomposed, in well under a second
 # Singular values closer than this relative distance are one block.  Over k = 2..9, t = 1..16 and
 # p = 2..k, values that are equal by symmetry agree to 2e-11, and a decomposition tells functions
 # 1e-7 apart from each other to 1e-8.  A few values differ by less than that by chance; sharing a
@@ -88,7 +89,8 @@ def fourier_basis(
     if mask not in MASKS:
         raise ValueError(f"mask (={mask!r}) must be one of {', '.join(MASKS)}")
     candidates = _fourier_candidates(k, t, p, mask).reshape(k * k * t, 2 * p * p)
-    functions, singular_values = _decompose(candidates)
+    decompose = _decompose if 2 * p * p <= _LARGE_GRAM else functools.partial(_decompose_distinct, p=p)
+    functions, singular_values = decompose(candidates)
     functions = _canonical(functions, singular_values[: functions.shape[1]])
     functions = functions.reshape(k, k, t, -1)
     weights = _smoothing_weights(functions)
@@ -207,6 +209,25 @@ def _decompose(candidates):
     vectors, singular_values, _ = np.linalg.svd(candidates.T @ candidates)
     rank = int(np.sum(singular_values > _SMALLEST_SINGULAR_VALUE))
     return candidates @ vectors[:, :rank] / np.sqrt(singular_values[:rank]), singular_values
+
+
+def _decompose_distinct(candidates, p):
+    """As `_decompose`, through two Gram matrices of about p^2 / 2 rows in place of one of 2 p^2.
+
+    Cosines and sines are orthogonal (even and odd on the kernel), and the frequencies (a, b) and (-a, -b) give the same
+    function up to its sign: one of both, times sqrt(2), leaves A A^T as it is.
+    """
+    a, b = np.divmod(np.arange(p * p), p)
+    index = np.arange(p)
+    negative = np.where(index == p / 2, -1, -index % p)  # p / 2 stands alone
+    partner = np.where((negative[a] < 0) | (negative[b] < 0), a * p + b, negative[a] * p + negative[b])
+    kept = np.flatnonzero(partner >= a * p + b)
+    scale = np.where(partner[kept] == kept, 1.0, np.sqrt(2.0))
+    parts = [_decompose(part[:, kept] * scale) for part in np.split(candidates, 2, axis=1)]
+    values = np.concatenate([singular_values[: functions.shape[1]] for functions, singular_values in parts])
+    order = np.argsort(-values, kind="stable")
+    functions = np.concatenate([functions for functions, _ in parts], axis=1)[:, order]
+    return functions, np.concatenate([values[order], np.zeros(2 * p * p - len(values))])
 
 
 def _canonical(functions, singular_values):

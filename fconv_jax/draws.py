@@ -39,5 +39,11 @@ def draw(sampler, key: jax.Array, shape: tuple[int, ...], dtype, *args, scale=1.
         rows = [sampler(key, (_SHORT if count <= _SHORT else _LONG,), dtype, *args)]
     else:
         rows = [sampler(key, (_LONG,), dtype, *args) for key in keys]
-    values = np.concatenate([np.asarray(row) for row in rows])[:count].reshape(shape)
-    return jnp.asarray(values if isinstance(scale, float) and scale == 1.0 else values * np.asarray(scale, dtype))
+    values = np.empty(count, dtype)
+    for i, row in enumerate(rows):  # one copy of each number: a large layer has 64 MB of them
+        part = values[i * _LONG : (i + 1) * _LONG]
+        part[...] = np.asarray(row)[: len(part)]
+    values = values.reshape(shape)
+    if not (isinstance(scale, float) and scale == 1.0):
+        values *= np.asarray(scale, dtype)
+    return jnp.asarray(values)

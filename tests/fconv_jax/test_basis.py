@@ -242,3 +242,27 @@ def test_impossible_bases(build, arguments, message):
 
 def test_numpy_integers_are_whole_numbers():
     np.testing.assert_array_equal(fourier_basis(np.int64(3), np.int32(4)).values, fourier_basis(3, 4).values)
+
+
+@pytest.mark.parametrize(
+    ("k", "t", "p", "mask"), [(5, 8, 5, "adaptive"), (7, 8, 4, "fading"), (8, 8, 8, "fading"), (10, 6, 6, "gaussian")]
+)
+def test_distinct_functions_alone_give_the_same_basis(k, t, p, mask, monkeypatch):
+    """What large kernels do: even and odd functions apart, each frequency once."""
+    options = {"smooth": True, "mask": mask}
+    whole = fconv_jax.basis.fourier_basis.__wrapped__(k, t, p, **options)
+    monkeypatch.setattr(fconv_jax.basis, "_LARGE_GRAM", 0)
+    distinct = fconv_jax.basis.fourier_basis.__wrapped__(k, t, p, **options)
+    assert distinct.rank == whole.rank
+    np.testing.assert_allclose(distinct.values, whole.values, rtol=0, atol=2e-8)
+    np.testing.assert_allclose(distinct.weights, whole.weights, rtol=1e-9)
+    kept = slice(whole.rank)
+    np.testing.assert_allclose(distinct.singular_values[kept], whole.singular_values[kept], rtol=1e-9)
+    assert distinct.singular_values.shape == whole.singular_values.shape
+
+
+@pytest.mark.slow
+def test_a_large_basis_takes_seconds():
+    started = time.process_time()
+    assert fconv_jax.basis.fourier_basis.__wrapped__(21, 8).rank == 441
+    assert time.process_time() - started < 10
