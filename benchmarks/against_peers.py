@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from experiments.results import cpu_name
+from experiments.training.devices import cpu_name
 
 LAYOUTS = {
     "six": {

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import backends
-from experiments.results import cpu_name
+from experiments.training import devices
+from experiments.training.devices import cpu_name
 
 MODELS = ("lenet", "lenet_fconv", "alexnet", "alexnet_fconv")
 BATCHES = {"lenet": (256, 4096), "lenet_fconv": (256, 4096), "alexnet": (256,), "alexnet_fconv": (256,)}
@@ -71,7 +71,7 @@ def line(row: dict) -> str:
 
 def measure(reference: Path, model: str, batch_size: int, rounds: int) -> dict:
     """Times both sides in turns: images a second in training and evaluation, and the matrix-product peak."""
-    backends.configure(model, len(SEEDS))
+    devices.configure(model, len(SEEDS))
     import jax
     import torch
 
@@ -111,12 +111,12 @@ def _digits(count):
 def _ours(model, batch_size, split):
     import jax
 
-    from experiments import training
-    from experiments.trainer import Trainer
+    from experiments.training.network import build
+    from experiments.training.programs import Programs
 
-    network = training.build(model)
-    plan = backends.plan(model, len(SEEDS), batch_size)
-    trainer = Trainer(network, plan, SEEDS, (), batch_size=batch_size, learning_rate=2e-4)
+    network = build(model)
+    plan = devices.layout(model, len(SEEDS), batch_size)
+    trainer = Programs(network, plan, SEEDS, (), batch_size=batch_size, learning_rate=2e-4)
     data = trainer.place(split)
     held = {"states": trainer.init(), "orders": trainer.orders(data, 0)}
 

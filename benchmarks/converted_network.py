@@ -14,8 +14,8 @@ import numpy as np
 from flax import nnx
 
 import fconv_jax
-from experiments.rotated_mnist import rotate_images
-from experiments.rotated_mnist.sources import read_embedded
+from experiments.data import rotate_images
+from experiments.data.sources import read_embedded
 from experiments.settings import DATASETS
 
 BATCH = 500

@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import scipy.ndimage
 
-from experiments.rotated_mnist import rotation, sources
-from experiments.rotated_mnist.location import placed_directory
-from experiments.rotated_mnist.rotation import copy_angles, rotated_copies
+from experiments.data import rotation, sources
+from experiments.data.rotation import copy_angles, rotated_copies
+from experiments.data.sources import placed_directory
 from experiments.settings import DATASETS
 
 NUM_COPIES = 280_000

@@ -9,7 +9,7 @@ import json
 import time
 from pathlib import Path
 
-from experiments import backends
+from experiments.training import devices
 
 EPOCHS, SEED, BATCH_SIZE, LEARNING_RATE = 4, 0, 64, 5e-3
 ANGLES = (0.0, 11.0, 22.0, 34.0, 45.0)
@@ -43,8 +43,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
-    backends.configure("lenet_fconv_invariant", 1)
-    from experiments.results import device_name, versions, write_json
+    devices.configure("lenet_fconv_invariant", 1)
+    from experiments.runs.folder import write_json
+    from experiments.runs.results import versions
+    from experiments.training.devices import device_name
 
     file = options.output / "benchmarks" / "invariant_choices.json"
     contents = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"choices": {}}
@@ -64,10 +66,11 @@ def _train(frequencies, kernels, options):
     import jax
     import numpy as np
 
-    from experiments import training
     from experiments.data import Split, load
-    from experiments.evaluation import turned
-    from experiments.trainer import Trainer
+    from experiments.runs.best import rotated as turned
+    from experiments.training.network import network as network_of
+    from experiments.training.network import num_parameters
+    from experiments.training.programs import Programs
     from fconv_jax.models.invariant import InvariantFConv, Layer
 
     frequencies, kernels = frequencies or (None,) * 4, kernels or [k for k, _ in _SIZES]
@@ -76,12 +79,12 @@ def _train(frequencies, kernels, options):
         for i, (k, (_, features), p) in enumerate(zip(kernels, _SIZES, frequencies, strict=True))
     )
     create = functools.partial(InvariantFConv, layers, **{"num_rotations": 8, "hidden": 64, **options})
-    network = training.network(create)
+    network = network_of(create)
     splits = load("mnist_5k", 1)
     train, test = splits["train"], splits["test"]
-    plan = backends.plan("lenet_fconv_invariant", 1, BATCH_SIZE, has_stats=True)
+    plan = devices.layout("lenet_fconv_invariant", 1, BATCH_SIZE, has_stats=True)
     steps = EPOCHS * -(-len(train.labels) // BATCH_SIZE)
-    trainer = Trainer(network, plan, (SEED,), (), batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
+    trainer = Programs(network, plan, (SEED,), (), batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
                       schedule="cosine", num_steps=steps)  # fmt: skip
     data, states = trainer.place(train), trainer.init()
     began = time.monotonic()
@@ -94,7 +97,7 @@ def _train(frequencies, kernels, options):
         split = trainer.place(Split(turned(test.images, angle), test.labels, np.full_like(test.labels, angle)))
         counts = trainer.confusion(states["params"], states["stats"], split)
         accuracy[f"{angle:g}"] = float(np.trace(counts[0]) / len(test.labels))
-    return {"accuracy": accuracy, "num_parameters": training.num_parameters(network), "seconds": seconds}
+    return {"accuracy": accuracy, "num_parameters": num_parameters(network), "seconds": seconds}
 
 
 def _page(contents):

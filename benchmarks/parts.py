@@ -7,14 +7,14 @@ Each part is a compiled program of its own on one slice of images, as the traini
 
 import time
 
-from experiments import backends
+from experiments.training import devices
 
 SLICE, SECONDS = 16, 1.0
 
 
 def main() -> None:
     """Prints a line for each part."""
-    backends.configure("lenet")
+    devices.configure("lenet")
     import jax
     import jax.numpy as jnp
 

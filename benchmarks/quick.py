@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import fconv_jax as fc
-from experiments.results import cpu_name
+from experiments.training.devices import cpu_name
 
 STACKS = {
     "6 layers 3x3, 8 x 4 channels, 32 px, batch 8": (6, 3, 8, 4, 32, 8),

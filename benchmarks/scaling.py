@@ -15,8 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-from experiments import backends
-from experiments.results import cpu_name
+from experiments.training import devices
+from experiments.training.devices import cpu_name
 
 QUESTIONS = {
     "model": [{"model": name, "seeds": 1} for name in ("alexnet", "alexnet_fconv")],
@@ -68,19 +68,19 @@ def measure(row: dict) -> dict:
     elif "devices" in row:
         os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
     seeds = tuple(range(row.get("seeds", 5)))
-    backends.configure(row["model"], len(seeds))
+    devices.configure(row["model"], len(seeds))
     import jax
     import numpy as np
 
-    from experiments import training
     from experiments.data import load
-    from experiments.trainer import Trainer
+    from experiments.training.network import build
+    from experiments.training.programs import Programs
 
-    network = training.build(row["model"])
+    network = build(row["model"])
     if "rotations" in row or "kernel_size" in row:
         network = _variant(network, row.get("rotations", 8), row.get("kernel_size", 5))
-    trainer = Trainer(
-        network, backends.plan(row["model"], len(seeds), 256), seeds, (), batch_size=256, learning_rate=2e-4
+    trainer = Programs(
+        network, devices.layout(row["model"], len(seeds), 256), seeds, (), batch_size=256, learning_rate=2e-4
     )
     data = trainer.place(load("mnist_5k", 1, splits=("train",))["train"])
     states, orders, images = trainer.init(), trainer.orders(data, 0), 0
@@ -119,7 +119,7 @@ def _variant(network, rotations, kernel_size):
 
 def _build(name):
     """Seconds to make a network with its parameters, the first time in a process and again."""
-    backends.configure(name)
+    devices.configure(name)
     import jax
     from flax import nnx
 

@@ -17,23 +17,24 @@ import tempfile
 import time
 from pathlib import Path
 
-from experiments.results import cpu_name
-from experiments.rotated_mnist.location import placed_directory
+from experiments.data.sources import placed_directory
+from experiments.training.devices import cpu_name
 
 # Runs a command line of experiments.run; prints when the first step was done (time.time()), and megabytes.
 PROCESS = """
 import resource, sys, time
-from experiments import backends, run
-backends.configure(sys.argv[sys.argv.index("--model") + 1], 5)
-from experiments.trainer import Trainer
-steps, ends = Trainer.steps, []
+from experiments import run
+from experiments.training import devices
+devices.configure(sys.argv[sys.argv.index("--model") + 1], 5)
+from experiments.training.programs import Programs
+steps, ends = Programs.steps, []
 def timed(self, *args):
     states, losses, done = steps(self, *args)
     if not ends:
         losses.block_until_ready()
         ends.append(time.time())
     return states, losses, done
-Trainer.steps = timed
+Programs.steps = timed
 code = run.main(sys.argv[1:])
 print("MEASURED", ends[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
 sys.exit(code)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import backends, folders
+from experiments.runs import config as configs
 from experiments.settings import COPIES_PER_IMAGE
+from experiments.training import devices
 
 
 def main() -> None:
@@ -19,10 +20,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     options = parser.parse_args()
-    backends.configure(folders.model_of(options.run_dir))
-    from experiments.data import Split, load
-    from experiments.evaluation import Evaluator
-    from experiments.rotated_mnist import rotate_images
+    devices.configure(configs.model_of(options.run_dir))
+    from experiments.data import Split, load, rotate_images
+    from experiments.runs.best import Evaluator
 
     evaluator = Evaluator(options.run_dir)
     config = evaluator.config

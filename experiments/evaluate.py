@@ -8,15 +8,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import arguments, backends, folders
+from experiments.runs import config
+from experiments.runs.exit_codes import guarded
+from experiments.training import devices
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="python -m experiments.evaluate", description=__doc__.splitlines()[0])
+    result = config.new_parser("evaluate", __doc__)
     result.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="folder of a finished run")
-    arguments.add_setting_option(result)
-    arguments.add_data_options(result, dataset=None)
+    config.add_options(result, "setting")
+    config.add_data_options(result)
     result.add_argument("--angles", action="store_true", help="also accuracy against the angle, -180 to 180 degrees")
     result.add_argument("--output", metavar="DIR", type=Path, help="where evaluation.json goes (default: RUN_DIR)")
     return result
@@ -27,12 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     command = parser()
     options = command.parse_args(argv)
-    backends.configure(folders.model_of(options.run_dir))
-    from experiments import evaluation, session  # import jax, after its flags are set
+    devices.configure(config.model_of(options.run_dir))
+    from experiments.reporting import evaluation  # imports jax, after its flags are set
 
-    return session.guarded(
-        command, lambda: evaluation.run(options, arguments.command_line("experiments.evaluate", argv))
-    )
+    line = config.command_line("experiments.evaluate", argv)
+    return guarded(command, lambda: evaluation.evaluate(options, line))
 
 
 if __name__ == "__main__":

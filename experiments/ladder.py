@@ -1,4 +1,4 @@
-"""Trains the ladder of repairs: what each cause of F-Conv's loss costs, one change at a time.
+"""Trains the ladder of fixes: what each cause of F-Conv's loss costs, one change at a time.
 
 python -m experiments.ladder --model lenet_fconv --output results
 python -m experiments.ladder --model alexnet_fconv --seeds 0,1,2 --epochs 5 --batch-size 14 --output results
@@ -12,25 +12,29 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import arguments, backends
-from experiments.settings import DATASETS
+from experiments.rules import one_of
+from experiments.runs import config
+from experiments.runs.exit_codes import guarded
+from experiments.settings import DATASETS, LADDER_DATASET, MODELS, NAMED
+from experiments.training import devices
 
-NUM_UPRIGHT = DATASETS["mnist_5k"].num_train
-_BASES = {"lenet_fconv": "lenet_fconv", "alexnet_fconv": "narrow alexnet_fconv"}
+NUM_UPRIGHT = DATASETS[LADDER_DATASET].num_train
+FIXED = one_of([name for name in NAMED if MODELS[name].ladder])
+_PROTOCOL = ("seeds", "epochs", "batch_size", "learning_rate")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="python -m experiments.ladder", description=__doc__.splitlines()[0])
-    result.add_argument("--model", choices=list(_BASES), required=True, help="the network that is repaired")
-    result.add_argument("--seeds", type=arguments.seed_list, default=(0, 1, 2, 3, 4), metavar="A,B,...")
-    result.add_argument(
-        "--epochs", type=arguments.whole(1), default=15, metavar="N",
-        help="on upright digits; on turned ones, five times as many digits, a fifth as many (default 15)",
+    result = config.new_parser("ladder", __doc__)
+    result.add_argument("--model", type=FIXED, metavar=FIXED.shown, required=True, help="the network that is fixed")
+    config.add_options(result, "seeds", default=(0, 1, 2, 3, 4))
+    config.add_options(
+        result, "epochs", default=15,
+        help="on upright digits; on rotated ones, five times as many digits, a fifth as many (default 15)",
     )  # fmt: skip
-    result.add_argument("--batch-size", type=arguments.whole(1), default=50, metavar="N", help="default 50")
-    result.add_argument("--learning-rate", type=arguments.positive, default=1e-3, metavar="X", help="of Adam (1e-3)")
-    result.add_argument("--data-dir", metavar="DIR", help="where data are kept (default: TFDS's own folder)")
+    config.add_options(result, "batch_size", default=50, help="default 50")
+    config.add_options(result, "learning_rate", default=1e-3, help="of Adam (1e-3)")
+    config.add_data_dir(result)
     result.add_argument("--output", metavar="DIR", type=Path, required=True, help="holds ladder/ and the page")
     return result
 
@@ -41,24 +45,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = parser()
     options = command.parse_args(argv)
     if options.epochs % 5:
-        command.error(f"--epochs (={options.epochs}) must be a multiple of 5, to make as many steps on turned digits")
+        command.error(f"--epochs (={options.epochs}) must be a multiple of 5, to make as many steps on rotated digits")
     if NUM_UPRIGHT % options.batch_size:
         command.error(f"--batch-size (={options.batch_size}) must divide {NUM_UPRIGHT}, for the same reason")
-    backends.configure(options.model, len(options.seeds))
-    from experiments import session  # imports jax, after its flags are set
-
-    line = arguments.command_line("experiments.ladder", argv)
-    return session.guarded(command, lambda: _climb(options, line), again="the same command continues")
+    devices.configure(options.model, len(options.seeds))
+    line = config.command_line("experiments.ladder", argv)
+    return guarded(command, lambda: _climb(options, line), again="the same command continues")
 
 
 def _climb(options, line):
-    from experiments import climbing, ladder_page
+    from experiments.reporting import ladder_page, plots
+    from experiments.runs import ladder  # imports jax, after its flags are set
 
-    name = _BASES[options.model]
-    protocol = climbing.Protocol(options.seeds, options.epochs, options.batch_size, options.learning_rate)
-    climbing.climb(options.model, name, protocol, options.output / "ladder", options.data_dir, line)
-    written = ladder_page.write(options.output)
-    print(f"saved in {options.output}/: {', '.join(written)}")
+    protocol = {name: getattr(options, name) for name in _PROTOCOL}
+    ladder.climb(options.model, protocol, options.output / "ladder", options.data_dir, line, plots.plot_curves)
+    print(f"saved in {options.output}/: {', '.join(ladder_page.write(options.output))}")
 
 
 if __name__ == "__main__":

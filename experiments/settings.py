@@ -1,26 +1,36 @@
-"""The report's four settings, the data sets and the protocol each is trained with.
+"""The tables: settings, data sets, models, and what decides a run's numbers. Each fact stands in one row.
 
-Plain tables without dependencies: importing them is cheap, so that command lines can list their choices at once.
+Nothing heavy is imported, so that command lines can list their choices at once.
 """
 
-from dataclasses import dataclass
+import argparse
+import dataclasses
+from dataclasses import dataclass, field
+
+from experiments.rules import SEED_LIST, InputError, Rule, number, one_of, whole
 
 SPLITS = ("train", "validation", "test")
+SEED_MAPS = ("auto", "vmap", "loop")
 
 COPIES_PER_IMAGE = 4
-"""In a rotated split every image is followed by this many turned copies of itself."""
+"""In a rotated split every image is followed by this many rotated copies of itself."""
+
+FAILED_BELOW = 0.2
+"""A seed whose best validation accuracy stays under this has failed: it is stuck at chance (0.114 in the report)."""
+
+NUM_SEEDS = 5
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Which splits hold turned copies. Validation is always treated as test."""
+    """Which splits hold rotated copies. Validation is always treated as test."""
 
     number: int
     train_rotated: bool
     test_rotated: bool
 
     def is_rotated(self, split: str) -> bool:
-        """Whether `split` ("train", "validation" or "test") holds turned copies."""
+        """Whether `split` ("train", "validation" or "test") holds rotated copies."""
         return self.train_rotated if split == "train" else self.test_rotated
 
 
@@ -76,49 +86,155 @@ DATASETS: dict[str, Dataset] = {
     "mnist_5k": Dataset("mnist_5k", 3_500, 500, 1_000, Protocol(batch_size=256)),
 }
 
-MODELS = (
-    "lenet",
-    "lenet_fconv",
-    "lenet_classic",
-    "alexnet",
-    "alexnet_fconv",
-    "fconv_mnist_simple",
-    "fconv_mnist",
-    "lenet_fconv_invariant",
-    "alexnet_fconv_invariant",
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """All that the programs know of one model.
+
+    Whether a batch may be cut (no batch statistics) and the number of parameters are derived from the network.
+
+    Attributes:
+      builder: a name in `fconv_jax.models`, or "module:class".
+      options: further arguments of the builder.
+      large: bound by arithmetic, not by memory: its products are worth sharing between cores.
+      cost: seconds for an image, relative to lenet (2-core CPU); only expected durations depend on it.
+      protocol: its own, where it is not the data set's (the report's).
+      plain: the network without F-Conv that it is compared with.
+      report_means: the report's own mean accuracies on MNIST, settings 1 to 4; such networks are a sweep's default.
+      ladder: the ladder of fixes that it stands on, or that starts from it; `rung`: the name of its step there.
+      page: the page that tells about it; `beside`: the networks that stand beside it there.
+    """
+
+    builder: str
+    options: dict = field(default_factory=dict, hash=False)
+    large: bool = False
+    cost: float = 1
+    protocol: Protocol | None = None
+    plain: str | None = None
+    report_means: tuple[float, ...] = ()
+    ladder: str | None = None
+    rung: str | None = None
+    page: str | None = None
+    beside: tuple[str, ...] = ()
+
+
+_INVARIANT = Protocol(epochs=8, batch_size=16, learning_rate=5e-3, schedule="cosine", label_smoothing=0.1)
+
+RUNGS = (
+    "plain network",
+    "as published",
+    "variance-preserving init",
+    "symmetric pooling",
+    "maximum over rotations",
+    "mean over space",
+    "equal parameters",
 )
-"""Names of `fconv_jax.models.MODELS`, listed here so that `--help` need not import jax (a test keeps them equal)."""
+"""A ladder's networks: the plain one, F-Conv as published, and one more fix on each rung above it."""
 
-INVARIANT = ("lenet_fconv_invariant", "alexnet_fconv_invariant")
-"""Networks whose logits do not change with quarter turns: no part of the report, so with a protocol of their own."""
+LADDER_DATASET = "mnist_5k"
 
-_INVARIANT_PROTOCOL = Protocol(epochs=8, batch_size=16, learning_rate=5e-3, schedule="cosine", label_smoothing=0.1)
+
+def _rungs(ladder: str, network: str, large: bool) -> dict[str, ModelSpec]:
+    builder = f"experiments.training.ladder_networks:{network}"
+    return {
+        f"{ladder.replace(' ', '_')}_rung{fixes + 1}": ModelSpec(
+            builder, {"fixes": fixes}, large=large, ladder=ladder, rung=rung
+        )
+        for fixes, rung in enumerate(RUNGS, -1)
+    }
+
+
+MODELS: dict[str, ModelSpec] = {
+    "lenet": ModelSpec("lenet", report_means=(0.987, 0.984, 0.620, 0.979)),
+    "lenet_fconv": ModelSpec(
+        "lenet_fconv", plain="lenet", report_means=(0.978, 0.979, 0.612, 0.973), ladder="lenet_fconv"
+    ),
+    "lenet_classic": ModelSpec("lenet_classic", cost=2),
+    "alexnet": ModelSpec("alexnet", large=True, cost=130, report_means=(0.995, 0.994, 0.675, 0.993)),
+    "alexnet_fconv": ModelSpec(
+        "alexnet_fconv", large=True, cost=130, plain="alexnet", report_means=(0.990, 0.992, 0.671, 0.990),
+        ladder="narrow alexnet_fconv",
+    ),
+    "fconv_mnist_simple": ModelSpec("fconv_mnist_simple", large=True, cost=20),
+    "fconv_mnist": ModelSpec("fconv_mnist", large=True, cost=200),
+    "lenet_fconv_invariant": ModelSpec(
+        "lenet_fconv_invariant", large=True, cost=60, protocol=_INVARIANT,
+        page="invariant", beside=("lenet", "lenet_fconv"),
+    ),
+    "alexnet_fconv_invariant": ModelSpec(
+        "alexnet_fconv_invariant", large=True, cost=1000, protocol=_INVARIANT, page="invariant"
+    ),
+    **_rungs("lenet_fconv", "LadderLeNet", large=False),
+    **_rungs("narrow alexnet_fconv", "LadderAlexNet", large=True),
+}  # fmt: skip
+
+NAMED = tuple(name for name, spec in MODELS.items() if not spec.rung)
+"""The models that a command line can name: those of `fconv_jax.models.MODELS` (a test keeps them equal)."""
+
+REPORT_MODELS = tuple(name for name in NAMED if MODELS[name].report_means)
 
 
 def protocol(model: str, dataset: str) -> Protocol:
-    """The protocol of a cell: the data set's, that of the report, but for the invariant networks."""
-    return _INVARIANT_PROTOCOL if model in INVARIANT else DATASETS[dataset].protocol
+    """The protocol of a cell: the model's own, else the data set's, which is that of the report."""
+    return MODELS[model].protocol or DATASETS[dataset].protocol
 
 
-FAILED_BELOW = 0.2
-"""A seed whose best validation accuracy stays under this has failed: it is stuck at chance (0.114 in the report)."""
+def _option(rule: Rule, text: str, **default):
+    return field(metadata={"rule": rule, "help": text}, **default)
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that decides a run's numbers. Settings 1 and 3, and 2 and 4, differ in validation and test only."""
+    """All that decides a run's numbers. Settings 1 and 3, and 2 and 4, differ in validation and test only.
 
-    model: str
-    setting: int
-    dataset: str
-    data_seed: int
-    seeds: tuple[int, ...]
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    init: str
-    precision: str
-    seed_map: str
-    schedule: str = "constant"  # defaults: of runs that were made before there was a choice
-    weight_decay: float = 0.0
-    label_smoothing: float = 0.0
+    A field's rule and help are those of its option. Defaults are what runs did before there was a choice.
+    """
+
+    model: str = _option(one_of(MODELS, shown="NAME"), f"one of: {', '.join(NAMED)}")
+    setting: int = _option(
+        one_of(SETTINGS, int), "1: all upright; 2: trained on rotated digits; 3: tested on rotated digits; 4: both"
+    )
+    dataset: str = _option(
+        one_of(DATASETS),
+        "auto: mnist if it is prepared, placed or can be downloaded within seconds, else the embedded mnist_5k",
+    )
+    data_seed: int = _option(whole(0), "decides the angles of rotated images (0)")
+    seeds: tuple[int, ...] = _option(SEED_LIST, "train these seeds")
+    epochs: int = _option(whole(1), "default: 200; invariant networks 8")
+    batch_size: int = _option(whole(1), "default: 4096; 256 on mnist_5k; invariant networks 16")
+    learning_rate: float = _option(
+        number(lambda x: x > 0, "above 0"), "of Adam (default 2e-4; invariant networks 5e-3)"
+    )
+    init: str = _option(one_of(("report", "he")), "initial weights (default report, as published)")
+    precision: str = _option(one_of(("float32", "bfloat16")), "of the arithmetic (default float32)")
+    seed_map: str = _option(one_of(SEED_MAPS), "how seeds share one program (default auto)")
+    schedule: str = _option(
+        one_of(SCHEDULES), "of the learning rate (default constant; invariant networks cosine)", default="constant"
+    )
+    weight_decay: float = _option(
+        number(lambda x: x >= 0, "of at least 0"), "of weights, as in AdamW (default 0)", default=0.0
+    )
+    label_smoothing: float = _option(
+        number(lambda x: 0 <= x < 1, "of at least 0 and below 1"),
+        "the share of a label that is spread over all classes (default 0; invariant networks 0.1)", default=0.0,
+    )  # fmt: skip
+
+    @classmethod
+    def checked(cls, contents: dict) -> "RunConfig":
+        """The configuration in `contents`, which may hold more. Raises `InputError` for one that breaks a rule."""
+        values = {}
+        for name, one in FIELDS.items():
+            if name not in contents and one.default is dataclasses.MISSING:
+                raise InputError(f"{name!r} is missing")
+            try:
+                values[name] = one.metadata["rule"].check(contents.get(name, one.default))
+            except argparse.ArgumentTypeError as error:
+                raise InputError(f"{name}: {error}") from error
+        return cls(**{**values, "seeds": tuple(values["seeds"])})
+
+    def to_json(self) -> dict:
+        """The configuration as JSON keeps it."""
+        return {**dataclasses.asdict(self), "seeds": list(self.seeds)}
+
+
+FIELDS = {one.name: one for one in dataclasses.fields(RunConfig)}

@@ -4,18 +4,18 @@ import shutil
 import pytest
 
 from experiments import audit, data
+from tests.experiments import helpers
 
 
 @pytest.fixture
-def digits(lab, monkeypatch):
+def digits(monkeypatch):
     """The synthetic data in place of the embedded digits."""
-    monkeypatch.setattr(data, "load", lab.load)
-    return lab
+    monkeypatch.setattr(data, "load", helpers.load)
 
 
 def test_a_network_by_name(digits, tmp_path, capfd):
     out = tmp_path / "out"
-    assert digits.call(audit.main, "--model", "lenet_fconv", "--init", "he", "--output", out) == 0
+    assert helpers.call(audit.main, "--model", "lenet_fconv", "--init", "he", "--output", out) == 0
     said = capfd.readouterr().out
     assert "flatten breaks quarter turns" in said and f"saved in {out}/" in said
     contents = json.loads((out / "audit.json").read_text())
@@ -27,16 +27,16 @@ def test_a_network_by_name(digits, tmp_path, capfd):
 
 def test_a_finished_run(digits, finished, tmp_path, capfd):
     finished_run = shutil.copytree(finished, tmp_path / "run")
-    assert digits.call(audit.main, finished_run) == 0
+    assert helpers.call(audit.main, finished_run) == 0
     assert "breaks quarter turns" in capfd.readouterr().out
     assert (finished_run / "audit.json").exists()
-    assert digits.call(audit.main, finished_run, "--output", finished_run / "config.json" / "below") == 2
+    assert helpers.call(audit.main, finished_run, "--output", finished_run / "config.json" / "below") == 2
 
 
 @pytest.mark.parametrize(
     "argv", [(), ("nowhere", "--model", "lenet"), ("nowhere",), ("nowhere", "--init", "he"), ("--model", "lenet5")]
 )
-def test_bad_arguments(lab, tmp_path, argv, capfd):
+def test_bad_arguments(tmp_path, argv, capfd):
     argv = [tmp_path / word if word == "nowhere" else word for word in argv]
-    assert lab.call(audit.main, *argv) == 2
+    assert helpers.call(audit.main, *argv) == 2
     assert "error: " in capfd.readouterr().err and not any(tmp_path.iterdir())

@@ -7,24 +7,9 @@ import struct
 
 import pytest
 
+from tests.experiments import helpers
+
 RUN = "--setting 1 --model lenet --dataset mnist_5k --seeds 0 --epochs 1 --batch-size 32"
-
-
-def assert_refused(lab, capfd, root, command, *argv, says, may_appear=frozenset()):
-    """`root` holds all that the command could reach."""
-    before = lab.tree(root)
-    code = command(*argv)
-    captured = capfd.readouterr()
-    assert code == 2
-    lines = captured.err.splitlines()
-    assert "Traceback" not in captured.err
-    assert lines[0].startswith("usage: python -m experiments.")
-    # argparse folds its usage: the continuation is indented.
-    rest = [line for line in lines[1:] if not line.startswith(" ")]
-    assert len(rest) == 1 and ": error: " in rest[0], captured.err
-    assert says in rest[0]
-    after = lab.tree(root)
-    assert {name: after[name] for name in after if name not in may_appear - before.keys()} == before
 
 
 RUN_ARGUMENTS = [
@@ -77,7 +62,7 @@ RUN_ARGUMENTS = [
 
 
 @pytest.mark.parametrize(("option", "value", "says"), RUN_ARGUMENTS)
-def test_arguments_of_run(lab, synthetic, tmp_path, monkeypatch, capfd, option, value, says):
+def test_arguments_of_run(synthetic, tmp_path, monkeypatch, capfd, option, value, says):
     monkeypatch.chdir(tmp_path)
     words = RUN.split()
     if option in words:
@@ -85,7 +70,9 @@ def test_arguments_of_run(lab, synthetic, tmp_path, monkeypatch, capfd, option, 
         del words[at : at + 2]
     elif option == "--num-seeds":
         words = [word for word in words if word not in ("--seeds", "0")]
-    assert_refused(lab, capfd, tmp_path, lab.run, *words, option, *([value] if value is not None else []), says=says)
+    helpers.assert_refused(
+        capfd, tmp_path, helpers.run, *words, option, *([value] if value is not None else []), says=says
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,12 +86,12 @@ def test_arguments_of_run(lab, synthetic, tmp_path, monkeypatch, capfd, option, 
         (f"{RUN} stray", "unrecognized"),
     ],
 )
-def test_combinations_of_run(lab, synthetic, tmp_path, monkeypatch, capfd, words, says):
+def test_combinations_of_run(synthetic, tmp_path, monkeypatch, capfd, words, says):
     monkeypatch.chdir(tmp_path)
-    assert_refused(lab, capfd, tmp_path, lab.run, *words.split(), says=says)
+    helpers.assert_refused(capfd, tmp_path, helpers.run, *words.split(), says=says)
 
 
-def test_output_that_cannot_be(lab, synthetic, tmp_path, capfd):
+def test_output_that_cannot_be(synthetic, tmp_path, capfd):
     file = tmp_path / "file"
     file.write_text("mine")
     (tmp_path / "full").mkdir()
@@ -121,7 +108,7 @@ def test_output_that_cannot_be(lab, synthetic, tmp_path, capfd):
         (tmp_path / ("x" * 300), [], "cannot be"),
     ]
     for output, more, says in cases:
-        assert_refused(lab, capfd, tmp_path, lab.run, *RUN.split(), "--output", output, *more, says=says)
+        helpers.assert_refused(capfd, tmp_path, helpers.run, *RUN.split(), "--output", output, *more, says=says)
 
 
 def change(**fields):
@@ -174,7 +161,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("damage", CONFIGS.values(), ids=CONFIGS)
-def test_damaged_configurations(lab, synthetic, finished, tmp_path, capfd, damage):
+def test_damaged_configurations(synthetic, finished, tmp_path, capfd, damage):
     """Of a run that is resumed, with and without the option that the damaged one would stand for."""
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
@@ -184,14 +171,16 @@ def test_damaged_configurations(lab, synthetic, finished, tmp_path, capfd, damag
         contents = json.dumps(contents)
     (folder / "config.json").write_bytes(contents.encode() if isinstance(contents, str) else contents)
     words = ["--setting", 1, "--model", "lenet", "--output", folder, "--resume"]
-    assert_refused(lab, capfd, tmp_path, lab.run, *words, says="")
+    helpers.assert_refused(capfd, tmp_path, helpers.run, *words, says="")
 
 
-def test_a_folder_without_configuration_is_not_resumed(lab, synthetic, finished, tmp_path, quick, capfd):
+def test_a_folder_without_configuration_is_not_resumed(synthetic, finished, tmp_path, capfd):
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     (folder / "config.json").unlink()
-    assert_refused(lab, capfd, tmp_path, lab.run, *quick, "--output", folder, "--resume", says="no config.json")
+    helpers.assert_refused(
+        capfd, tmp_path, helpers.run, *helpers.QUICK, "--output", folder, "--resume", says="no config.json"
+    )
 
 
 @pytest.mark.parametrize(
@@ -212,13 +201,13 @@ def test_a_folder_without_configuration_is_not_resumed(lab, synthetic, finished,
         ("RUN/best/1", "no finished run"),
     ],
 )
-def test_arguments_of_evaluate(lab, synthetic, finished, tmp_path, monkeypatch, capfd, words, says):
+def test_arguments_of_evaluate(synthetic, finished, tmp_path, monkeypatch, capfd, words, says):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "file").write_text("mine")
     (tmp_path / "empty").mkdir()
     words = words.replace("RUN", "run").replace("FILE", "file").replace("EMPTY", "empty").split()
-    assert_refused(lab, capfd, tmp_path, lab.evaluate, *words, says=says)
+    helpers.assert_refused(capfd, tmp_path, helpers.evaluate, *words, says=says)
 
 
 def array_file(best):
@@ -230,14 +219,33 @@ def spoil(path, old=None, new=None):
     if old is None:
         contents[len(contents) // 2] ^= 1
     else:
-        assert old in contents
-        contents = contents.replace(old, new, 1)
+        assert old.encode() in contents
+        contents = contents.replace(old.encode(), new.encode(), 1)
     path.write_bytes(contents)
 
 
 def record_file(best):
     return next(path for path in (best.rglob("metadata")) if path.parent.name == "record")
 
+
+RECORDS = {
+    "another model": ('"lenet"', '"lenet_fconv"'),
+    "unknown model": ('"lenet"', '"lenot"'),
+    "unknown precision": ('"float32"', '"float33"'),
+    "unknown seed map": ('"auto"', '"auta"'),
+    "a byte of the record": ('"report"', '"repirt"'),
+    "another data set": ('"mnist_5k"', '"mnist_6k"'),
+    "a field renamed": ('"precision"', '"precisiom"'),
+    "no config": ('"config"', '"confog"'),
+    "no classes": ('"num_classes"', '"num_clashes"'),
+    "classes a text": ('"num_classes": 10', '"num_classes": "a"'),
+    "other classes": ('"num_classes": 10', '"num_classes": 11'),
+    "batch size a text": ('"batch_size": 32', '"batch_size": "a"'),
+    "fewer seeds": ('"seeds": [0, 3]', '"seeds": [0]'),
+    "seeds a text": ('"seeds": [0, 3]', '"seeds": ["a"]'),
+    "no seeds": ('"seeds": [0, 3]', '"seeds": []'),
+}
+"""Words of the record of best/, and what they are changed into."""
 
 CHECKPOINTS = {
     "best missing": lambda best: shutil.rmtree(best),
@@ -249,21 +257,7 @@ CHECKPOINTS = {
     "cut short": lambda best: array_file(best).write_bytes(array_file(best).read_bytes()[:1000]),
     "array file empty": lambda best: array_file(best).write_bytes(b""),
     "array file gone": lambda best: array_file(best).unlink(),
-    "another model": lambda best: spoil(record_file(best), b'"lenet"', b'"lenet_fconv"'),
-    "unknown model": lambda best: spoil(record_file(best), b'"lenet"', b'"lenot"'),
-    "unknown precision": lambda best: spoil(record_file(best), b'"float32"', b'"float33"'),
-    "unknown seed map": lambda best: spoil(record_file(best), b'"auto"', b'"auta"'),
-    "a byte of the record": lambda best: spoil(record_file(best), b'"report"', b'"repirt"'),
-    "another data set": lambda best: spoil(record_file(best), b'"mnist_5k"', b'"mnist_6k"'),
-    "a field renamed": lambda best: spoil(record_file(best), b'"precision"', b'"precisiom"'),
-    "no config": lambda best: spoil(record_file(best), b'"config"', b'"confog"'),
-    "no classes": lambda best: spoil(record_file(best), b'"num_classes"', b'"num_clashes"'),
-    "classes a text": lambda best: spoil(record_file(best), b'"num_classes": 10', b'"num_classes": "a"'),
-    "other classes": lambda best: spoil(record_file(best), b'"num_classes": 10', b'"num_classes": 11'),
-    "batch size a text": lambda best: spoil(record_file(best), b'"batch_size": 32', b'"batch_size": "a"'),
-    "fewer seeds": lambda best: spoil(record_file(best), b'"seeds": [0, 3]', b'"seeds": [0]'),
-    "seeds a text": lambda best: spoil(record_file(best), b'"seeds": [0, 3]', b'"seeds": ["a"]'),
-    "no seeds": lambda best: spoil(record_file(best), b'"seeds": [0, 3]', b'"seeds": []'),
+    **{name: lambda best, change=change: spoil(record_file(best), *change) for name, change in RECORDS.items()},
     "record not JSON": lambda best: record_file(best).write_text("{"),
     "record a list": lambda best: record_file(best).write_text("[]"),
     "record empty": lambda best: record_file(best).write_text(""),
@@ -273,11 +267,11 @@ CHECKPOINTS = {
 @pytest.mark.usefixtures("dropped_futures")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine.*never awaited")
 @pytest.mark.parametrize("damage", CHECKPOINTS.values(), ids=CHECKPOINTS)
-def test_damaged_checkpoints(lab, synthetic, finished, tmp_path, capfd, damage):
+def test_damaged_checkpoints(synthetic, finished, tmp_path, capfd, damage):
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     damage(folder / "best")
-    assert_refused(lab, capfd, tmp_path, lab.evaluate, folder, "--output", tmp_path / "out", says=str(folder))
+    helpers.assert_refused(capfd, tmp_path, helpers.evaluate, folder, "--output", tmp_path / "out", says=str(folder))
 
 
 def idx(shape, value=0):
@@ -305,7 +299,7 @@ DATA_FILES = {
 
 
 @pytest.mark.parametrize(("dataset", "contents"), DATA_FILES.values(), ids=DATA_FILES)
-def test_placed_data_files(lab, tmp_path, capfd, dataset, contents):
+def test_placed_data_files(tmp_path, capfd, dataset, contents):
     placed = tmp_path / "data" / "downloads" / "manual" / dataset
     placed.mkdir(parents=True)
     for name, shape in RIGHT.items():
@@ -314,10 +308,10 @@ def test_placed_data_files(lab, tmp_path, capfd, dataset, contents):
         (placed / IMAGES).write_bytes(contents)
     words = RUN.replace("mnist_5k", dataset).split()
     words += ["--data-dir", tmp_path / "data", "--output", tmp_path / "run"]
-    assert_refused(lab, capfd, tmp_path, lab.run, *words, says=str(placed))
+    helpers.assert_refused(capfd, tmp_path, helpers.run, *words, says=str(placed))
 
 
-def test_a_data_folder_that_cannot_be(lab, tmp_path, capfd):
+def test_a_data_folder_that_cannot_be(tmp_path, capfd):
     (tmp_path / "file").write_text("mine")
     words = [*RUN.split(), "--data-dir", tmp_path / "file", "--output", tmp_path / "run"]
-    assert_refused(lab, capfd, tmp_path, lab.run, *words, says="--data-dir")
+    helpers.assert_refused(capfd, tmp_path, helpers.run, *words, says="--data-dir")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from experiments import convert, evaluate
-from fconv_jax import lifting_filter
+from experiments.runs.best import Evaluator
+from fconv_jax import fourier_basis, lifting_filter
 
 
 @pytest.fixture
@@ -36,13 +37,9 @@ def test_converted_network_keeps_its_filters_and_is_evaluated(checkpoint, tmp_pa
     evaluation = json.loads((output / "evaluation.json").read_text())
     assert len(evaluation["test_accuracy"]) == 1 and evaluation["model"] == "lenet_fconv"
 
-    from experiments.evaluation import Evaluator
-
     arrays = Evaluator(output).arrays
     state = np.load(checkpoint)
     theirs = lifting_filter(state["conv1.weights"].transpose(2, 1, 0, 3)[0], state["conv1.Basis"])
-    from fconv_jax import fourier_basis
-
     ours = lifting_filter(arrays["params"]["conv"]["coefficients"][0], fourier_basis(5, 8).values)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
 

@@ -7,7 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments import evaluation
+from experiments.runs.best import Evaluator
+from tests.experiments import helpers
 
 
 @pytest.fixture
@@ -17,10 +18,10 @@ def own(finished, tmp_path):
     return tmp_path / "run"
 
 
-def test_repeats_the_runs_test_from_its_best_folder_alone(lab, synthetic, own, finished):
-    before = lab.tree(own)
-    assert lab.evaluate(own) == 0
-    evaluated, results = json.loads((own / "evaluation.json").read_text()), lab.numbers(finished)
+def test_repeats_the_runs_test_from_its_best_folder_alone(synthetic, own, finished):
+    before = helpers.tree(own)
+    assert helpers.evaluate(own) == 0
+    evaluated, results = json.loads((own / "evaluation.json").read_text()), helpers.numbers(finished)
     for name in ("model", "setting", "dataset", "seeds", "best_epoch", "test_accuracy", "per_class_accuracy",
                  "confusion", "mean_all", "data_seed"):  # fmt: skip
         assert (
@@ -28,23 +29,23 @@ def test_repeats_the_runs_test_from_its_best_folder_alone(lab, synthetic, own, f
             if name == "mean_all"
             else (evaluated[name] == results[name])
         ), name
-    after = lab.tree(own)
+    after = helpers.tree(own)
     assert {name: after[name] for name in before} == before and set(after) - set(before) == {"evaluation.json"}
 
 
-def test_another_setting_and_every_angle_elsewhere(lab, synthetic, own, tmp_path):
-    before, output = lab.tree(own), tmp_path / "new" / "out"
-    assert lab.evaluate(own, "--setting", 3, "--angles", "--output", output) == 0
-    assert lab.tree(own) == before
+def test_another_setting_and_every_angle_elsewhere(synthetic, own, tmp_path):
+    before, output = helpers.tree(own), tmp_path / "new" / "out"
+    assert helpers.evaluate(own, "--setting", 3, "--angles", "--output", output) == 0
+    assert helpers.tree(own) == before
     assert sorted(path.name for path in output.iterdir()) == ["angles.csv", "angles.png", "evaluation.json"]
     evaluated = json.loads((output / "evaluation.json").read_text())
     assert (evaluated["setting"], evaluated["trained_on"]["setting"]) == (3, 1)
-    assert np.sum(evaluated["confusion"]) == 2 * 5 * lab.sizes["test"]
+    assert np.sum(evaluated["confusion"]) == 2 * 5 * helpers.SIZES["test"]
     angles, accuracy = evaluated["angles"]["angle"], np.asarray(evaluated["angles"]["accuracy"])
     assert angles == list(range(-180, 181, 15)) and accuracy.shape == (2, 25)
     np.testing.assert_array_equal(accuracy[:, 0], accuracy[:, -1])  # -180 and 180 degrees
-    upright = evaluation.Evaluator(own).confusion(lab.split("test", False))
-    own_accuracy = np.trace(upright, axis1=1, axis2=2) / lab.sizes["test"]
+    upright = Evaluator(own).confusion(helpers.split("test", False))
+    own_accuracy = np.trace(upright, axis1=1, axis2=2) / helpers.SIZES["test"]
     np.testing.assert_array_equal(accuracy[:, angles.index(0)], own_accuracy)
     rows = list(csv.DictReader((output / "angles.csv").read_text().splitlines()))
     assert len(rows) == 50 and rows[30]["seed"] == "3" and rows[30]["angle"] == "-105"

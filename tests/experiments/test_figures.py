@@ -3,52 +3,56 @@ import json
 import numpy as np
 import pytest
 
-from experiments import data, figures, measures
+from experiments import data, figures
+from experiments.reporting import measurements
+from tests.experiments import helpers
 
 
 def test_errors_fall_with_the_mesh_as_the_theory_says():
-    errors = {name: np.array(values) for name, values in measures.mesh_errors((20, 36, 68)).items()}
+    errors = {name: np.array(values) for name, values in measurements.mesh_errors((20, 36, 68)).items()}
     ratios = np.log([36 / 20, 68 / 36])
     orders = {name: np.log(values[:-1] / values[1:]) / ratios for name, values in errors.items()}
     assert (orders["kink"] > 1.8).all() and (orders["smooth"] > 3.5).all()
     assert (np.abs(orders["cut"]) < 0.5).all()  # the control: a mask that a square kernel cuts off stays
 
 
+@pytest.mark.slow
 def test_more_rotations_help_and_a_smoothed_basis_helps():
-    images = measures._picture(28, 0.0)
-    four, many = (measures._invariance_error(images, 7, t, "report", True) for t in (4, 16))
+    images = measurements._image(28, 0.0)
+    four, many = (measurements._invariance_error(images, 7, t, "report", True) for t in (4, 16))
     assert many < 0.7 * four
-    assert measures._invariance_error(images, 9, 8, "report", True) < measures._invariance_error(
+    assert measurements._invariance_error(images, 9, 8, "report", True) < measurements._invariance_error(
         images, 9, 8, "report", False
     )
 
 
-def test_all_figures_are_drawn(lab, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(data, "load", lab.load)
-    monkeypatch.setattr(measures, "MESHES", (20, 36))
-    monkeypatch.setattr(measures, "ROTATIONS", (4, 8))
-    monkeypatch.setattr(measures, "KERNELS", (3,))
+@pytest.mark.slow
+def test_all_figures_are_drawn(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(data, "load", helpers.load)
+    monkeypatch.setattr(measurements, "MESHES", (20, 36))
+    monkeypatch.setattr(measurements, "ROTATIONS", (4, 8))
+    monkeypatch.setattr(measurements, "KERNELS", (3,))
     out = tmp_path / "figures"
     cell = tmp_path / "results" / "mnist_5k" / "setting3_lenet"
     cell.mkdir(parents=True)
-    (cell / "results.json").write_text(json.dumps(lab.cell("lenet", 3, accuracy=(0.9,), failed=(), seeds=(0,))))
+    (cell / "results.json").write_text(json.dumps(helpers.cell("lenet", 3, accuracy=(0.9,), failed=(), seeds=(0,))))
     (cell / "angles.csv").write_text("seed,angle,accuracy\n0,0,0.9\n0,90,0.2\n")
-    assert lab.call(figures.main, "--output", out, "--results", tmp_path / "results") == 0
+    assert helpers.call(figures.main, "--output", out, "--results", tmp_path / "results") == 0
     said = capfd.readouterr().out
     for name in ("basis.png", "features.png", "mesh.png", "choices.png", "upright.png", "six_nine.png"):
         assert (out / name).read_bytes()[:4] == b"\x89PNG" and name in said
     assert json.loads((out / "errors.json").read_text())["mesh_errors"]["kink"][0] > 0
-    assert lab.call(figures.main, "--output", tmp_path / "others", "--results", tmp_path / "nowhere") == 0
+    assert helpers.call(figures.main, "--output", tmp_path / "others", "--results", tmp_path / "nowhere") == 0
     assert "upright" not in capfd.readouterr().out and not (tmp_path / "others" / "upright.png").exists()
 
 
 @pytest.mark.parametrize("argv", [(), ("--output",)])
-def test_bad_arguments(lab, argv):
-    assert lab.call(figures.main, *argv) == 2
+def test_bad_arguments(argv):
+    assert helpers.call(figures.main, *argv) == 2
 
 
-def test_a_folder_that_cannot_be_written(lab, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(data, "load", lab.load)
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(data, "load", helpers.load)
     (tmp_path / "file").write_text("")
-    assert lab.call(figures.main, "--output", tmp_path / "file" / "figures") == 2
+    assert helpers.call(figures.main, "--output", tmp_path / "file" / "figures") == 2
     assert "choose another --output" in capfd.readouterr().err

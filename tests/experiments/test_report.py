@@ -4,15 +4,12 @@ import csv
 import json
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from experiments import report
-
-
-@pytest.fixture
-def cell(lab):
-    return lab.cell
+from tests.experiments import helpers
 
 
 def save(folder, cell, angles="seed,angle,accuracy\n0,0,0.9\n0,90,0.2\n"):
@@ -35,10 +32,10 @@ class Page(HTMLParser):
         self.sources += [value for name, value in attrs if name in ("src", "href")]
 
 
-def test_report_gathers_runs_and_keeps_earlier_ones(cell, tmp_path, capsys):
+def test_report_gathers_runs_and_keeps_earlier_ones(tmp_path, capsys):
     out = tmp_path / "out"
     for number, model in enumerate(("lenet", "lenet_fconv")):
-        assert report.main([save(tmp_path / f"run{number}", cell(model)), "--output", str(out)]) == 0
+        assert report.main([save(tmp_path / f"run{number}", helpers.cell(model)), "--output", str(out)]) == 0
     assert "report.html" in capsys.readouterr().out
     assert {path.name for path in (out / "mnist_5k").iterdir()} == {"setting1_lenet", "setting1_lenet_fconv"}
     text = (out / "table2.md").read_text()
@@ -49,41 +46,59 @@ def test_report_gathers_runs_and_keeps_earlier_ones(cell, tmp_path, capsys):
     for name in ("figure3.png", "confusion.png", "angles.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
     page = Page((out / "report.html").read_text())
-    assert page.tags.count("table") == 4 and page.tags.count("img") == 3
+    assert page.tags.count("table") == 4
+    assert page.sources == ["figure3.png", "confusion.png", "angles.png"]  # files beside it
+    assert report.main(["--output", str(out), str(tmp_path / "run0"), "--single-file"]) == 0
+    page = Page((out / "report.html").read_text())
+    assert len(page.sources) == 3
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
 
 
-def test_data_sets_have_figures_of_their_own(cell, tmp_path):
-    runs = [cell("lenet"), cell("lenet", setting=2), cell("lenet", dataset="fashion_mnist")]
+def test_a_link_to_the_runs_own_folder_needs_no_copy(tmp_path):
+    run, out = Path(save(tmp_path / "run", helpers.cell("lenet"))), tmp_path / "out"
+    (out / "mnist_5k").mkdir(parents=True)
+    (out / "mnist_5k" / "setting1_lenet").symlink_to(run)
+    before = helpers.tree(run)
+    assert report.main([str(run), "--output", str(out)]) == 0
+    assert (out / "mnist_5k" / "setting1_lenet").is_symlink()
+    assert helpers.tree(run) == before
+    assert "lenet" in (out / "table2.md").read_text()
+
+
+def test_data_sets_have_figures_of_their_own(tmp_path):
+    runs = [helpers.cell("lenet"), helpers.cell("lenet", setting=2), helpers.cell("lenet", dataset="fashion_mnist")]
     named = [save(tmp_path / f"run{number}", contents) for number, contents in enumerate(runs)]
     assert report.main([*named, "--output", str(tmp_path / "out")]) == 0
     names = {path.name for path in (tmp_path / "out").glob("*.png")}
     assert {"figure3.png", "figure3_fashion_mnist.png", "confusion_fashion_mnist.png"} < names
 
 
-def test_initial_weights_stand_side_by_side(cell, tmp_path):
-    runs = [cell("alexnet_fconv", failed=(0, 1, 2)) | {"mean": None, "std": None}, cell("alexnet_fconv", init="he")]
+def test_initial_weights_stand_side_by_side(tmp_path):
+    runs = [
+        helpers.cell("alexnet_fconv", failed=(0, 1, 2)) | {"mean": None, "std": None},
+        helpers.cell("alexnet_fconv", init="he"),
+    ]
     named = [save(tmp_path / f"run{number}", contents) for number, contents in enumerate(runs)]
     assert report.main([*named, "--output", str(tmp_path / "out")]) == 0
     kept = {path.name for path in (tmp_path / "out" / "mnist_5k").iterdir()}
     assert kept == {"setting1_alexnet_fconv", "setting1_alexnet_fconv_he"}
 
 
-def test_two_runs_of_one_cell_are_refused(cell, tmp_path, capsys):
-    named = [save(tmp_path / f"run{number}", cell("lenet")) for number in range(2)]
+def test_two_runs_of_one_cell_are_refused(tmp_path, capsys):
+    named = [save(tmp_path / f"run{number}", helpers.cell("lenet")) for number in range(2)]
     with pytest.raises(SystemExit) as stop:
         report.main([*named, "--output", str(tmp_path / "out")])
     assert stop.value.code == 2 and "are runs of one cell" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_sixteen_cells_take_seconds(cell, tmp_path):
+def test_sixteen_cells_take_seconds(tmp_path):
     models = ("lenet", "lenet_fconv", "alexnet", "alexnet_fconv")
     curves = {"train_loss": [[1.0] * 200] * 5, "validation_curve": [[0.5] * 200] * 5}
     named = []
     for setting in (1, 2, 3, 4):
         for model in models:
-            contents = cell(model, setting, accuracy=(0.9,) * 5, seeds=range(5), failed=(), epochs=200) | curves
+            contents = helpers.cell(model, setting, accuracy=(0.9,) * 5, seeds=range(5), failed=(), epochs=200) | curves
             named.append(save(tmp_path / f"{model}{setting}", contents))
     began = time.monotonic()
     assert report.main([*named, "--output", str(tmp_path / "out")]) == 0
@@ -93,10 +108,10 @@ def test_sixteen_cells_take_seconds(cell, tmp_path):
 @pytest.mark.parametrize(
     "content", [None, "not json", "{}", "[]", '{"model": "lenet"}', "cut", "short", "unnumbered", "[" * 100_000]
 )
-def test_what_is_no_run_is_refused(cell, tmp_path, capsys, content):
+def test_what_is_no_run_is_refused(tmp_path, capsys, content):
     run = tmp_path / "run"
     run.mkdir()
-    good = cell("lenet")
+    good = helpers.cell("lenet")
     made = {
         "cut": json.dumps(good)[:-20],
         "short": json.dumps(good | {"train_loss": [[1.0], [1.0], [1.0]]}),
@@ -113,8 +128,8 @@ def test_what_is_no_run_is_refused(cell, tmp_path, capsys, content):
 
 @pytest.mark.parametrize("angles", ["", "garbage", "seed,angle,accuracy\n0,0", "seed,angle,accuracy\n0,0,1.5\n",
                                     "seed,angle,accuracy\n0,0,0.9\n1,0,0.9\n0,90,0.2\n"])  # fmt: skip
-def test_a_damaged_table_of_angles_is_refused_before_anything_is_written(cell, tmp_path, capsys, angles):
-    run = save(tmp_path / "run", cell("lenet"), angles)
+def test_a_damaged_table_of_angles_is_refused_before_anything_is_written(tmp_path, capsys, angles):
+    run = save(tmp_path / "run", helpers.cell("lenet"), angles)
     with pytest.raises(SystemExit) as stop:
         report.main([run, "--output", str(tmp_path / "out")])
     assert stop.value.code == 2 and "angles.csv is not a table of angles" in capsys.readouterr().err

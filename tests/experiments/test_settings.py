@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
-from experiments.settings import DATASETS, INVARIANT, MODELS, SETTINGS, SPLITS, protocol
+import fconv_jax.models
+from experiments.rules import InputError
+from experiments.settings import DATASETS, FIELDS, MODELS, NAMED, SETTINGS, SPLITS, RunConfig, protocol
 
 
 @pytest.mark.parametrize(
@@ -24,10 +26,10 @@ def test_protocols():
 
 
 def test_only_invariant_networks_leave_the_reports_protocol():
-    for name in MODELS:
+    for name in NAMED:
         own = protocol(name, "mnist_5k")
-        assert (own == DATASETS["mnist_5k"].protocol) == (name not in INVARIANT)
-        assert (own.schedule == "constant" and own.label_smoothing == 0.0) == (name not in INVARIANT)
+        assert (own == DATASETS["mnist_5k"].protocol) == (MODELS[name].page != "invariant")
+        assert (own.schedule == "constant" and own.label_smoothing == 0.0) == (MODELS[name].page != "invariant")
 
 
 @pytest.mark.parametrize(("dataset", "upright", "rotated"), [("mnist", 14, 68), ("mnist_5k", 14, 69)])
@@ -47,7 +49,28 @@ def test_number_of_images():
 
 def test_importing_is_cheap():
     code = (
-        "import sys, experiments.settings, experiments.data;"
-        "print([name for name in ('jax', 'scipy', 'tensorflow_datasets', 'requests') if name in sys.modules])"
+        "import sys, experiments.settings;"
+        "from experiments import run, evaluate, sweep, report, convert, audit, figures, ladder;"
+        "heavy = ('jax', 'flax', 'orbax', 'scipy', 'tensorflow_datasets', 'requests', 'matplotlib');"
+        "print([name for name in heavy if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_models_are_those_of_the_library():
+    assert tuple(fconv_jax.models.MODELS) == NAMED
+
+
+def test_what_rows_refer_to_is_there():
+    for name, spec in MODELS.items():
+        assert all(other in NAMED for other in (*spec.beside, spec.plain) if other), name
+        assert len(spec.report_means) in (0, 4), name
+        assert (spec.rung is None) == (name in NAMED), name
+
+
+def test_each_value_is_checked_by_the_rule_of_its_option():
+    right = RunConfig("lenet", 3, "mnist_5k", 0, (0, 3), 2, 256, 2e-4, "report", "float32", "auto")
+    assert RunConfig.checked(right.to_json()) == right
+    for name in FIELDS:
+        with pytest.raises(InputError, match=name):
+            RunConfig.checked({**right.to_json(), name: {}})

@@ -9,7 +9,10 @@ import time
 
 import pytest
 
-from experiments import folders, run, session, sweep
+from experiments import run, sweep
+from experiments.runs import folder as folders
+from experiments.runs.progress import Bar
+from tests.experiments import helpers
 
 
 @pytest.mark.parametrize(
@@ -24,6 +27,7 @@ def test_bad_arguments(arguments, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_pair_gives_what_single_runs_give_and_is_not_trained_again(tmp_path, capfd):
     options = ["--dataset", "mnist_5k", "--epochs", "2", "--num-seeds", "1", "--batch-size", "1000"]
     options += ["--data-dir", str(tmp_path / "data")]
@@ -58,6 +62,7 @@ def swept(tmp_path):
     return start, tmp_path / "out"
 
 
+@pytest.mark.slow
 def test_failed_trainings_are_named_at_the_end_and_the_others_done(swept):
     start, folder = swept
     damaged = folder / "setting1_lenet_mnist_5k"
@@ -72,6 +77,7 @@ def test_failed_trainings_are_named_at_the_end_and_the_others_done(swept):
     assert "1 of 2 trainings failed" in last[1] and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_process_works_on_is_left_to_it(swept):
     start, folder = swept
     with folders.locked(folder / "setting1_lenet_mnist_5k"):
@@ -82,33 +88,41 @@ def test_a_cell_that_another_process_works_on_is_left_to_it(swept):
     assert {path.name for path in (folder / "setting1_lenet_mnist_5k").iterdir()} == {".lock"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_sweep_is_continued_by_the_same_command(swept, number):
     start, folder = swept
     more = ("--settings", "1,3", "--epochs", "2000")
+    saves, results = folder / "setting1_lenet_mnist_5k" / "resume", folder / "setting1_lenet_mnist_5k" / "results.json"
     process = start(*more)
-    config = folder / "setting1_lenet_mnist_5k/config.json"
-    for _ in range(600):
-        time.sleep(0.1)
-        if config.exists():
-            break
-    time.sleep(4)
+    wait_for(process, lambda: any(path.name.isdigit() for path in saves.glob("*")))  # a finished save
     process.send_signal(number)
     process.communicate(timeout=60)  # ends when the child has closed its output too
     assert process.returncode == (-9 if number == signal.SIGKILL else 130)
-    assert not (folder / "setting1_lenet_mnist_5k/results.json").exists()
+    assert not results.exists()
     again = start(*more)
-    time.sleep(12)
+    said = []
+    while not (said and "resumed after epoch" in said[-1]):
+        said.append(again.stdout.readline())
+        assert said[-1], "ended without resuming"
     again.send_signal(signal.SIGTERM)
-    out, err = again.communicate(timeout=60)
-    assert again.returncode == 130 and "resumed after epoch" in out and "the same command continues" in err
+    _, err = again.communicate(timeout=60)
+    assert again.returncode == 130
+    assert "the same command continues" in err
 
 
-def test_a_pair_of_which_one_was_begun_alone(lab, synthetic, quick, tmp_path, monkeypatch):
+def wait_for(process, condition):
+    """Until a condition that the process brings about."""
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def test_a_pair_of_which_one_was_started_alone(synthetic, tmp_path, monkeypatch):
     """A save for settings 1 and 3 serves 1 alone; a save for 1 alone makes the sweep train them one by one."""
-    options = ["--models", "lenet", "--settings", "1,3", *quick[4:], "--output", str(tmp_path)]
+    options = ["--models", "lenet", "--settings", "1,3", *helpers.QUICK[4:], "--output", str(tmp_path)]
     stop = {"after": 2}
-    report = session.Bar.report
+    report = Bar.report
 
     def count(bar, position, num_steps):
         stop["after"] -= 1
@@ -116,13 +130,13 @@ def test_a_pair_of_which_one_was_begun_alone(lab, synthetic, quick, tmp_path, mo
             os.kill(os.getpid(), signal.SIGTERM)
         report(bar, position, num_steps)
 
-    monkeypatch.setattr(session.Bar, "report", count)
+    monkeypatch.setattr(Bar, "report", count)
     assert sweep.main([*options, "--child", "1,mnist_5k"]) == 130
     stop["after"] = 2
     alone = tmp_path / "setting1_lenet_mnist_5k"
-    assert lab.run(*quick, "--output", alone, "--resume") == 130  # drops what belongs to setting 3
+    assert helpers.run(*helpers.QUICK, "--output", alone, "--resume") == 130  # drops what belongs to setting 3
     assert sweep.main([*options, "--child", "1,mnist_5k"]) == 0
-    assert lab.run("--setting", "1", *quick[2:], "--output", tmp_path / "one") == 0
-    assert lab.run("--setting", "3", *quick[2:], "--output", tmp_path / "three") == 0
-    assert lab.numbers(alone) == lab.numbers(tmp_path / "one")
-    assert lab.numbers(tmp_path / "setting3_lenet_mnist_5k") == lab.numbers(tmp_path / "three")
+    assert helpers.run("--setting", "1", *helpers.QUICK[2:], "--output", tmp_path / "one") == 0
+    assert helpers.run("--setting", "3", *helpers.QUICK[2:], "--output", tmp_path / "three") == 0
+    assert helpers.numbers(alone) == helpers.numbers(tmp_path / "one")
+    assert helpers.numbers(tmp_path / "setting3_lenet_mnist_5k") == helpers.numbers(tmp_path / "three")

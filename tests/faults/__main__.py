@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     parser.add_argument("--output", type=Path, help="a Markdown file for the table")
     options = parser.parse_args()
-    rows, began = [], time.monotonic()
+    rows, started = [], time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         lab = Laboratory(Path(folder), options.seed)
         print(f"uninterrupted run: {lab.seconds:.1f} s", flush=True)
@@ -35,7 +35,7 @@ def main() -> int:
             for wrong in findings.wrong:
                 print(f"  WRONG: {wrong}", flush=True)
     if options.output:
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - started
         options.output.write_text(_table(rows, lab.seconds, seconds), encoding="utf-8")
         print(f"saved in {options.output}")
     return int(any(findings.wrong for findings in rows))

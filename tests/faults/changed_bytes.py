@@ -24,11 +24,11 @@ def change_best(lab: Laboratory, every: int = 1) -> Findings:
 
 def change_resume(lab: Laboratory, every: int = 1) -> Findings:
     """Changes resume/, which `run --resume` reads."""
-    begun = lab.folder("begun")
-    resume = begun / "resume"
-    lab.run(begun).kill_when(lambda: resume.is_dir() and sum(path.name.isdigit() for path in resume.iterdir()) > 0)
+    started = lab.folder("started")
+    resume = started / "resume"
+    lab.run(started).kill_when(lambda: resume.is_dir() and sum(path.name.isdigit() for path in resume.iterdir()) > 0)
     findings = Findings("a byte changed in each file of resume/, then --resume")
-    for folder, name in _changed(lab, begun, "resume", every):
+    for folder, name in _changed(lab, started, "resume", every):
         process = lab.run(folder, "--resume")
         code = process.wait()
         results = folder / "results.json"

@@ -53,11 +53,11 @@ def kill_preparations(lab: Laboratory, count: int) -> Findings:
     """Kills the preparation of setting 4 at a moment between its start and its end, and prepares again."""
     findings = Findings("kill of a data preparation, then again")
     wanted = lab.folder("prepared")
-    began = time.monotonic()
+    started = time.monotonic()
     first = _prepare(lab, wanted)
     if first.wait() != 0:
         raise RuntimeError(first.complaint())
-    seconds, digest = time.monotonic() - began, first.complaint()
+    seconds, digest = time.monotonic() - started, first.complaint()
     for _ in range(count):
         folder = lab.folder("preparing")
         _prepare(lab, folder).kill_after(lab.draw.uniform(0, seconds))

@@ -6,7 +6,6 @@ The parent imports everything once and never uses jax, so that a fork starts wit
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import json
 import os
 import random
@@ -18,7 +17,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments import backends
+from experiments.training import devices
 
 RUN = ("--setting", "1", "--model", "lenet", "--dataset", "mnist_5k", "--seeds", "0,3", "--epochs", "6")
 BACKGROUND = ("train_images_per_second", "compile_seconds", "wall_seconds", "command")
@@ -51,7 +50,7 @@ class Process:
         # A pipe, which no limit to files concerns; large enough for all that is said, so nobody need read meanwhile.
         self._output, theirs = os.pipe()
         fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 1 << 20)
-        self._said, self._began = b"", time.monotonic()
+        self._said, self._started = b"", time.monotonic()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._output)
@@ -60,7 +59,7 @@ class Process:
 
     def kill_after(self, seconds: float) -> None:
         """Kills it (SIGKILL) that many seconds after its start, if it still runs."""
-        while self.poll() is None and time.monotonic() - self._began < seconds:
+        while self.poll() is None and time.monotonic() - self._started < seconds:
             time.sleep(0.001)
         self.kill()
 
@@ -130,21 +129,24 @@ class Laboratory:
 
     def __init__(self, root: Path, seed: int = 0):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "cache")
-        backends.configure("lenet", 2)
+        devices.configure("lenet", 2)
         os.environ["MPLCONFIGDIR"] = str(root / "matplotlib")
-        from experiments import cell, data, evaluate, evaluation, run, session  # noqa: F401 (imported before the fork)
+        from experiments import evaluate, run  # noqa: F401 (imported before the fork)
+        from experiments.reporting import evaluation, plots  # noqa: F401
+        from experiments.runs import train  # noqa: F401
+        from experiments.training import loop
 
         # Every epoch is saved, so that most kills find saves of all ages.
-        cell._SAVING_SHARE, cell._SHORTEST_SECONDS = 1.0, 0.0
+        loop.SAVING_SHARE, loop.SHORTEST_SECONDS = 1.0, 0.0
         self.root, self.draw, self._count = root, random.Random(seed), 0
         self.data, self.reference = root / "data", root / "reference"
         for _ in range(2):  # the second one with compiled programs
             shutil.rmtree(self.reference, ignore_errors=True)
-            began = time.monotonic()
+            started = time.monotonic()
             process = self.run(self.reference)
             if process.wait() != 0:
                 raise RuntimeError(f"the uninterrupted run failed:\n{process.complaint()}")
-            self.seconds = time.monotonic() - began
+            self.seconds = time.monotonic() - started
         self.numbers = numbers(self.reference)
 
     def folder(self, name: str) -> Path:
@@ -192,9 +194,3 @@ def numbers(folder: Path) -> dict:
     """A finished run's results without what differs between two equal runs."""
     contents = json.loads((folder / "results.json").read_text())
     return {name: value for name, value in contents.items() if name not in BACKGROUND}
-
-
-def tree(folder: Path) -> dict[str, str]:
-    """{path: sha256} of all files."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_faults_lose_nothing_and_falsify_nothing(tmp_path):
     table = tmp_path / "faults.md"
     command = [sys.executable, "-m", "tests.faults", "--kills", "1", "--short", "--output", str(table)]

@@ -1,0 +1,1 @@
+"""What is measured, drawn and written of finished runs."""

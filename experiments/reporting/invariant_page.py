@@ -1,0 +1,139 @@
+"""The page invariant.md: what the invariant network reaches against what was asked, beside the plain network."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from experiments.reporting import pages
+from experiments.reporting.tables import Table, label
+from experiments.runs.folder import ANGLES
+from experiments.runs.results import read_angles
+from experiments.settings import MODELS
+
+PAGE = "invariant.md"
+_INVARIANT = [name for name, spec in MODELS.items() if spec.page == "invariant"]
+_OURS, *_SHORT = sorted(_INVARIANT, key=lambda name: not MODELS[name].beside)
+_COLUMNS = (*MODELS[_OURS].beside, _OURS)
+_ABSENT = "not run here"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of a setting's cell at least and hoped for: as a number, or as points above the plain network's.
+
+    `measure`: (results.json, angles, accuracies of the angles) -> (value, its deviation), or None.
+    """
+
+    what: str
+    setting: int
+    measure: Callable
+    least: float
+    aim: float
+    says: tuple[str, str]
+    above_plain: bool = False
+    is_bound_above: bool = False
+
+    def reached(self, value: float | None, plain: float | None) -> str:
+        """How far a value is what was asked."""
+        if value is None:
+            return _ABSENT
+        if self.above_plain:
+            if not plain:
+                return "-"
+            value -= plain
+        sign = -1 if self.is_bound_above else 1
+        return next((word for word, bound in (("the aim", self.aim), ("at least", self.least))
+                     if sign * value >= sign * bound), "**no**")  # fmt: skip
+
+
+def _mean(cell, *_):
+    return None if cell["mean"] is None else (cell["mean"], cell["std"])
+
+
+def _gap(cell, angles, accuracy):
+    """Upright minus rotated accuracy of each seed; the test split of setting 3 is each upright digit and 4 copies."""
+    if 0 not in angles:
+        return None
+    upright = accuracy[:, angles == 0][:, 0]
+    gap = upright - (5 * np.array(cell["test_accuracy"]) - upright) / 4
+    return float(np.mean(gap)), float(np.std(gap, ddof=1)) if len(gap) > 1 else None
+
+
+def _worst_angle(_, angles, accuracy):
+    return (float(accuracy.mean(0).min()), None) if len(angles) else None
+
+
+def _minutes(cell, *_):
+    return cell["wall_seconds"] / 60, None
+
+
+_ASKED = (
+    Asked("setting 3, test (trained upright, tested rotated)", 3, _mean, 0.93, 0.96, (".93", ".96")),
+    Asked("upright minus rotated accuracy, the same network (setting 3)", 3, _gap, 0.03, 0.005,
+          ("at most .03", ".005"), is_bound_above=True),
+    Asked("the worst angle, every 15 degrees (trained upright)", 3, _worst_angle, 0.91, 0.95, (".91", ".95")),
+    Asked("setting 1, test", 1, _mean, 0.0, 0.015, ("`lenet` +.00", "+.015"), above_plain=True),
+    Asked("setting 2, test", 2, _mean, 0.0, 0.01, ("`lenet` +.00", "+.01"), above_plain=True),
+    Asked("setting 4, test", 4, _mean, 0.01, 0.03, ("`lenet` +.01", "+.03"), above_plain=True),
+    Asked("minutes of training for settings 1 and 3, all seeds", 1, _minutes, 60, 20, ("at most 60", "20"),
+          is_bound_above=True),
+)  # fmt: skip
+
+
+def write(output: Path, kept: dict[Path, dict]) -> list[str]:
+    """Writes OUTPUT/invariant.md if there is a cell of an invariant network; its name, or nothing.
+
+    `kept`: {folder: results.json} of all cells; a folder may hold angles.csv.
+    """
+    cells = {(cell["dataset"], cell["setting"], cell["model"]): (cell, folder)
+             for folder, cell in kept.items() if cell["init"] == "report"}  # fmt: skip
+    found = [cell for cell in kept.values() if cell["model"] in _INVARIANT]
+    if not found:
+        return []
+    head = ["", *(f"`{name}`" for name in _COLUMNS), "at least", "aim", "reached", f"`{_OURS}` on full MNIST"]
+    parts = [pages.markdown(Table("", head, [_row(asked, cells) for asked in _ASKED]))]
+    parts += [_short(cell) for key, (cell, _) in sorted(cells.items()) if key[2] in _SHORT and cell["mean"] is not None]
+    found.sort(key=lambda cell: (cell["dataset"], cell["setting"], cell["model"]))
+    pages.fill(output / PAGE, numbers="\n\n".join(parts), conditions="\n".join(map(_condition, found)))
+    return [PAGE]
+
+
+def _row(asked, cells):
+    def measured(dataset, model):
+        cell, folder = cells.get((dataset, asked.setting, model), (None, None))
+        if cell is None:
+            return None
+        file = folder / ANGLES
+        return asked.measure(cell, *(read_angles(file) if file.exists() else ((), None)))
+
+    found = [measured("mnist_5k", model) for model in _COLUMNS]
+    reached = asked.reached(*(pair and pair[0] for pair in (found[-1], found[0])))
+    return [asked.what, *map(_text, found), *asked.says, reached, _text(measured("mnist", _OURS))]
+
+
+def _text(measured):
+    if measured is None:
+        return _ABSENT
+    value, std = measured
+    digits = 1 if value > 1 else 4  # minutes, accuracies
+    return f"{value:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
+
+
+def _short(cell):
+    """A sentence on a large network, which is made for GPUs."""
+    return (
+        f"`{cell['model']}` is made for GPUs; a short run, setting {cell['setting']} of {cell['dataset']}, "
+        f"{cell['epochs']} epochs, seeds {', '.join(map(str, cell['seeds']))}: {_text(_mean(cell))}."
+    )
+
+
+def _condition(cell):
+    return (
+        f"- {cell['dataset']}, setting {cell['setting']}, `{label(cell)}`: {cell['num_parameters']:,} parameters; "
+        f"{cell['epochs']} epochs of batches of {cell['batch_size']}, Adam at {cell['learning_rate']:g}, "
+        f"{cell['schedule']} schedule, weight decay {cell['weight_decay']:g}, label smoothing "
+        f"{cell.get('label_smoothing', 0.0):g}; seeds {', '.join(map(str, cell['seeds']))}; {cell['device']}, "
+        f"{cell['wall_seconds'] / 60:.0f} min: `{cell['command']}`"
+    )

@@ -1,0 +1,174 @@
+"""The report's table 2 from any finished cells, F-Conv against plain by paired comparison, classes, conditions."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t
+
+from experiments.settings import DATASETS, MODELS
+
+NOT_MNIST = (
+    "These are the 5,000 digits of mnist_5k (3,500 for training), not MNIST: its numbers do not compare with the "
+    "report's. For MNIST: `python -m experiments.sweep --dataset mnist`."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts, in which `**x**` is bold and `` `x` `` is code; `notes` stand above it."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    notes: tuple[str, ...] = ()
+
+
+def order(cell: dict) -> tuple:
+    """Sorts cells by data set, setting and model, F-Conv after plain."""
+    return cell["dataset"], cell["setting"], cell["model"].split("_"), cell["init"] != "report"
+
+
+def label(cell: dict) -> str:
+    """A cell's model, with its initial weights where they are not the report's."""
+    return cell["model"] + ("" if cell["init"] == "report" else f" ({cell['init']})")
+
+
+def num_steps(cell: dict) -> int:
+    """Optimizer steps of a cell's training."""
+    images = DATASETS[cell["dataset"]].num_images("train", cell["setting"])
+    return cell["epochs"] * -(-images // cell["batch_size"])
+
+
+def text(value: float | None) -> str:
+    """A number for a table."""
+    return "" if value is None else f"{value:.4f}"
+
+
+def all_tables(cells: list[dict]) -> list[Table]:
+    """All tables that have rows, in their order."""
+    makers = (accuracy_table, comparison_table, class_table, condition_table)
+    return [table for table in (make(cells) for make in makers) if table.rows]
+
+
+FIXED = ("dataset", "setting", "model", "init", "epochs", "batch", "steps")
+"""What tells a row of `table_rows` from the others."""
+
+
+def table_rows(cells: list[dict]) -> list[dict]:
+    """Returns a row for each cell (a results.json): its runs, mean without failed ones, std, and the report's mean.
+
+    The report's mean stands beside ours on its own data set, MNIST, with its initial weights, only.
+    """
+    return [
+        {
+            **{name: cell[name] for name in FIXED[:5]},
+            "batch": cell["batch_size"],
+            "steps": num_steps(cell),
+            "runs": [
+                (accuracy, seed in cell["failed_seeds"])
+                for seed, accuracy in zip(cell["seeds"], cell["test_accuracy"], strict=True)
+            ],
+            **{name: cell[name] for name in ("mean", "std")},
+            "report": _report_mean(cell),
+        }
+        for cell in sorted(cells, key=order)
+    ]
+
+
+def _report_mean(cell):
+    means = MODELS[cell["model"]].report_means if cell["model"] in MODELS else ()
+    same = cell["dataset"] == "mnist" and cell["init"] == "report"
+    return means[cell["setting"] - 1] if means and same else None
+
+
+def comparisons(cells: list[dict]) -> list[dict]:
+    """Returns F-Conv minus plain for each data set and setting that has both, with a 95 % interval over seeds.
+
+    Paired by seed (the same seed sees the images in the same order); seeds that failed in either are left out:
+
+        mean(d) +- t(0.975, n - 1) std(d) / sqrt(n),   d = accuracy of F-Conv - accuracy of plain.
+
+    F-Conv with other initial weights is compared with plain convolutions of the same, else of the report's.
+    Cells that were not trained for the same number of steps are not compared.
+    """
+    found = {(cell["dataset"], cell["setting"], cell["model"], cell["init"]): cell for cell in cells}
+    rows = []
+    for fconv in sorted(cells, key=order):
+        name = MODELS[fconv["model"]].plain if fconv["model"] in MODELS else None
+        candidates = (found.get((fconv["dataset"], fconv["setting"], name, init)) for init in (fconv["init"], "report"))
+        plain = next(filter(None, candidates), None)
+        if plain is None or num_steps(plain) != num_steps(fconv):
+            continue
+        good, other = _good(fconv, "test_accuracy"), _good(plain, "test_accuracy")
+        differences = np.array([good[seed] - other[seed] for seed in sorted(good.keys() & other.keys())])
+        n = len(differences)
+        half = t.ppf(0.975, n - 1) * differences.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
+        mean = float(differences.mean()) if n else math.nan
+        rows.append({"dataset": fconv["dataset"], "setting": fconv["setting"], "steps": num_steps(fconv),
+                     "pair": f"{label(fconv)} - {label(plain)}", "n": n,
+                     "difference": mean, "low": mean - half, "high": mean + half})  # fmt: skip
+    return rows
+
+
+def accuracy_table(cells: list[dict]) -> Table:
+    """The report's table 2."""
+    rows = table_rows(cells)
+    num_runs = max(len(row["runs"]) for row in rows)
+    body = []
+    for row in rows:
+        runs = [f"**{accuracy:.3f}**" if failed else f"{accuracy:.3f}" for accuracy, failed in row["runs"]]
+        runs += [""] * (num_runs - len(runs))
+        body.append([*(str(row[n]) for n in FIXED), *runs, *(text(row[n]) for n in ("mean", "std", "report"))])
+    notes = ["Runs in bold failed (stuck at chance) and are left out of the mean."]
+    if any(row["dataset"] == "mnist_5k" for row in rows):
+        notes.insert(0, NOT_MNIST)
+    notes += [_stuck(row) for row in rows if all(failed for _, failed in row["runs"])]
+    head = ["data", *FIXED[1:], *map(str, range(1, num_runs + 1)), "mean", "std", "report's mean"]
+    return Table("Test accuracy", head, body, tuple(notes))
+
+
+def _stuck(row):
+    weights = {"report": "the report's initial weights"}.get(row["init"], f"initial weights {row['init']}")
+    where = f"{row['dataset']}, setting {row['setting']}"
+    return f"{where}: with {weights}, `{row['model']}` had not left chance after {row['steps']:,} steps in any run."
+
+
+def comparison_table(cells: list[dict]) -> Table:
+    """`comparisons` in words."""
+    body = []
+    for row in comparisons(cells):
+        interval = "-" if math.isnan(row["low"]) else f"{row['low']:+.4f} .. {row['high']:+.4f}"
+        fixed = [str(row[name]) for name in ("dataset", "setting", "pair", "steps", "n")]
+        body.append([*fixed, "-" if math.isnan(row["difference"]) else f"{row['difference']:+.4f}", interval])
+    note = "Difference of test accuracies, paired by seed, with a 95 % interval (Student's t)."
+    head = ["data", "setting", "pair", "steps", "seeds", "difference", "95 % interval"]
+    return Table("F-Conv against plain", head, body, (note,))
+
+
+def class_table(cells: list[dict]) -> Table:
+    """Test accuracy of each class, mean of the seeds that did not fail."""
+    body = []
+    for cell in sorted(cells, key=order):
+        good = _good(cell, "per_class_accuracy").values()
+        means = np.mean(list(good or cell["per_class_accuracy"]), axis=0)
+        body.append([cell["dataset"], str(cell["setting"]), label(cell), *(f"{value:.3f}" for value in means)])
+    head = ["data", "setting", "model", *map(str, range(max(map(len, body)) - 3))]
+    return Table("Accuracy of each class", head, body, ("Mean of the seeds that did not fail.",))
+
+
+def condition_table(cells: list[dict]) -> Table:
+    """How each cell was made."""
+    body = []
+    for cell in sorted(cells, key=order):
+        versions = ", ".join(f"{name} {cell['versions'][name]}" for name in ("python", "jax", "flax", "optax"))
+        body.append([
+            f"{cell['dataset']}, setting {cell['setting']}, {label(cell)}", f"`{cell['command']}`",
+            ", ".join(map(str, cell["seeds"])), cell["device"], versions, f"{cell['wall_seconds'] / 60:.0f} min",
+        ])  # fmt: skip
+    return Table("Conditions", ["cell", "command", "seeds", "machine", "versions", "training"], body)
+
+
+def _good(cell, name):
+    pairs = zip(cell["seeds"], cell[name], strict=True)
+    return {seed: value for seed, value in pairs if seed not in cell["failed_seeds"]}

@@ -1,0 +1,1 @@
+"""Runs: from options to a finished folder."""

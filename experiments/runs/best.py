@@ -1,0 +1,128 @@
+"""What a run's `best/` holds: the best-validation parameters of each seed, from which alone it is evaluated."""
+
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import fconv_jax
+from experiments.data import Split, rotate_images
+from experiments.rules import InputError
+from experiments.runs import config as configs
+from experiments.runs import folder as folders
+from experiments.runs.checkpoints import (
+    CheckpointError,
+    Checkpoints,
+    basis_record,
+    check_basis,
+    restore,
+    restore_record,
+)
+from experiments.settings import COPIES_PER_IMAGE, RunConfig
+from experiments.training.loop import make
+from experiments.training.network import Network, abstract_model, build
+
+ANGLES = tuple(range(-180, 181, 15))
+
+
+def write_best(folder: Path, config: RunConfig, network: Network, arrays: dict, best_epoch: list[int]) -> None:
+    """Writes `best/`: params and stats, seeds on axis 0, of each seed's best epoch (0 if it was not trained here)."""
+    record = {
+        "config": config.to_json(),
+        "num_classes": network.num_classes,
+        "basis": basis_record(abstract_model(network)),
+        "best_epoch": best_epoch,
+    }
+    # A run that was killed in here has left them: without results.json it is not finished, and best/ is made again.
+    (folder / folders.RESULTS).unlink(missing_ok=True)
+    shutil.rmtree(folder / folders.BEST, ignore_errors=True)
+    saver = Checkpoints(folder / folders.BEST)
+    saver.save(max(best_epoch), arrays, record)
+    saver.close()
+
+
+class Evaluator:
+    """A run's network with the best parameters of all its seeds.
+
+    Raises:
+      CheckpointError: no finished run in the folder, or a checkpoint that cannot be used.
+    """
+
+    def __init__(self, run_dir: Path):
+        best = run_dir / folders.BEST
+        if not best.is_dir():
+            raise CheckpointError(f"{run_dir} holds no finished run ({folders.BEST}/ is missing): --resume finishes it")
+        try:
+            # Not yet checked against the digest: whatever it makes of a network may fail.
+            rows = self._prepare(restore_record(best))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            what = " ".join(str(error).split())[:120]
+            raise CheckpointError(
+                f"{best}: the checkpoint's record is not a run's ({what}); use another copy"
+            ) from error
+        arrays, record = restore(best, {"params": rows["params"], "stats": rows["stats"]})
+        check_basis(best, record["basis"], abstract_model(self.network))
+        self.arrays, self.best_epoch = self.programs.pad(arrays), record["best_epoch"]
+
+    def _prepare(self, record):
+        """Makes the network and its programs; returns the shapes of its arrays."""
+        self.config = RunConfig(**{**record["config"], "seeds": tuple(record["config"]["seeds"])})
+        # Only the steps of a training, which is over, depend on its epochs and its rate.
+        self.network, self.programs = make(self.config, num_classes=record["num_classes"])
+        return self.programs.abstract_rows()
+
+    def model(self, row: int):
+        """The network of one seed (`row` of `config.seeds`) as a module, in evaluation mode."""
+        rows = self.programs.rows(self.arrays)
+        params, stats = (jax.tree.map(lambda x: jnp.asarray(x[row]), rows[name]) for name in ("params", "stats"))
+        model = nnx.merge(self.network.graphdef, params, stats, copy=True)
+        return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
+
+    def confusion(self, split: Split) -> np.ndarray:
+        """Counts `[seed, class, predicted]` over a split."""
+        return self.programs.confusion(self.arrays["params"], self.arrays["stats"], self.programs.place(split))
+
+    def accuracy_by_angle(self, split: Split, angles=ANGLES) -> np.ndarray:
+        """Accuracy `[seed, angle]` on the split's upright images, all rotated by one angle after another."""
+        # Every original is followed by its copies, some of which are rotated by 0 degrees too.
+        stride = 1 + COPIES_PER_IMAGE if split.angles.any() else 1
+        upright, labels = split.images[::stride], split.labels[::stride]
+        columns = []
+        for angle in angles:
+            counts = self.confusion(Split(rotated(upright, angle), labels, np.full_like(labels, angle)))
+            columns.append(np.trace(counts, axis1=1, axis2=2) / len(labels))
+        return np.stack(columns, axis=1)
+
+
+def rotated(images: np.ndarray, angle: float) -> np.ndarray:
+    """Rotates uint8 images `[n, 28, 28, 1]` as those of the rotated data sets are: cubic spline, clipped, rounded."""
+    found = rotate_images(images[..., 0].astype(np.float32) / 255, angle)
+    return np.round(np.clip(found, 0, 1) * 255).astype(np.uint8)[..., None]
+
+
+def convert(checkpoint: Path, model_name: str, output: Path) -> None:
+    """Writes the folder, or nothing.
+
+    Raises:
+      InputError: a checkpoint that cannot be read or does not fit the network, or a folder that is not empty.
+    """
+    folders.check(output, resume=False, overwrite=False)
+    network = build(model_name)
+    model = network.create(rngs=nnx.Rngs(0))
+    try:
+        fconv_jax.load_reference_weights(model, fconv_jax.read_reference_checkpoint(checkpoint))
+    except ValueError as error:
+        raise InputError(f"{checkpoint}: {' '.join(str(error).split())}") from error
+    _, params, rest = nnx.split(model, nnx.Param, ...)
+    arrays = {"params": nnx.to_pure_dict(params), "stats": nnx.to_pure_dict(rest)}
+    arrays = jax.tree.map(lambda x: np.asarray(x)[None], arrays)
+    # Not trained here: no data set of ours, no epoch; evaluate then asks for data as `run` does.
+    config = RunConfig(model_name, 1, "auto", 0, (0,), 0, 1, 0.0, "report", "float32", "auto")
+    with folders.locked(output):
+        configs.write(output, config, "")
+        write_best(output, config, network, arrays, [0])

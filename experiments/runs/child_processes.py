@@ -1,0 +1,97 @@
+"""A sweep as its user sees it: one child process for each training, so that none can harm the others.
+
+A network is trained with the flags that suit it, its memory is free when it ends, and if it dies the sweep goes on.
+"""
+
+import argparse
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+
+from experiments.data import DataError, resolve_dataset
+from experiments.runs import exit_codes, folder
+from experiments.runs.plan import Planned
+
+
+def sweep(
+    command: argparse.ArgumentParser, options: argparse.Namespace, argv: list[str], planned: list[Planned]
+) -> int:
+    """Runs a sweep's trainings; returns its exit code."""
+    console = Console(soft_wrap=True)
+    try:
+        dataset, line = resolve_dataset(
+            options.dataset or "auto", options.data_dir, settings=options.settings, data_seed=options.data_seed or 0
+        )
+    except DataError as error:
+        command.error(str(error))
+    if line:
+        console.print(line)
+    failed, busy = [], []
+    with _signals() as heard:
+        for number, training in enumerate(planned, 1):
+            console.rule(f"training {number} of {len(planned)}: {training}")
+            cells = [options.output / name for name in training.folder_names(dataset, options.init)]
+            if all(map(folder.is_finished, cells)):
+                console.print(f"finished: {', '.join(map(str, cells))}")
+                continue
+            code, reason = _child([*argv, "--child", f"{number},{dataset}"], heard)
+            if code == exit_codes.BUSY:
+                busy.append(f"left to the process that is at work on it: {training}")
+            elif code and not heard:
+                failed.append((code, f"{training}: {reason}"))
+            if heard:
+                return exit_codes.INTERRUPTED
+    for line in busy:
+        console.print(line)
+    for _, line in failed:
+        print(f"{command.prog}: failed: {line}", file=sys.stderr)
+    if failed:
+        remedy = "the same command tries again what failed"
+        print(f"{command.prog}: {len(failed)} of {len(planned)} trainings failed; {remedy}", file=sys.stderr)
+    return max((2 if code == 2 else 1 for code, _ in failed), default=0)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects Ctrl-C and SIGTERM, which `_child` hands on."""
+    heard = []
+    before = {n: signal.signal(n, lambda number, _: heard.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield heard
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _child(argv: Sequence[str], heard: list[int]) -> tuple[int, str]:
+    """Runs `experiments.sweep` with `argv` in a process of its own; returns its exit code and its last message."""
+    # A process group of its own: Ctrl-C reaches it through us only, and so once.
+    command = [sys.executable, "-m", "experiments.sweep", *argv]
+    messages, told = [], 0
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace", process_group=0) as process:
+        reader = threading.Thread(target=_pass_on, args=(process.stderr, messages))
+        reader.start()
+        while process.poll() is None:
+            for number in heard[told:]:
+                process.send_signal(number)
+                told += 1
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.2)
+        reader.join()
+    code = process.returncode
+    if code < 0:
+        return 1, f"ended by signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+    return code, messages[-1] if messages else f"exit code {code}"
+
+
+def _pass_on(stream, messages):
+    """Shows a child's messages as they come and keeps the last one, without the name of its program."""
+    for line in stream:
+        print(line, end="", file=sys.stderr, flush=True)
+        if line.strip():
+            messages[:] = [line.strip().split("error: ", 1)[-1].split("failed: ", 1)[-1]]

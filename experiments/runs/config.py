@@ -1,0 +1,126 @@
+"""From a command line or a config.json to a `RunConfig`, and back; each option is a field of it, with its rule."""
+
+import argparse
+import dataclasses
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.rules import InputError, one_of, whole
+from experiments.runs.folder import CONFIG, write_json
+from experiments.settings import DATASETS, FIELDS, NAMED, NUM_SEEDS, RunConfig, protocol
+
+_TRAINING = (
+    "epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "label_smoothing", "init", "precision",
+    "seed_map",
+)  # fmt: skip
+# What a command line can name is less, or more, than what a config.json may hold.
+_ON_COMMAND_LINES = {"model": one_of(NAMED, shown="NAME"), "dataset": one_of(("auto", *DATASETS))}
+
+
+def new_parser(door: str, doc: str | None) -> argparse.ArgumentParser:
+    """The parser of a door, which says the first line of the door's docstring."""
+    return argparse.ArgumentParser(prog=f"python -m experiments.{door}", description=(doc or "").splitlines()[0])
+
+
+def add_options(parser, *names: str, **options) -> None:
+    """Adds the options of some fields of `RunConfig`; None stands for what the protocol, or a saved run, says."""
+    for name in names:
+        metadata = FIELDS[name].metadata
+        rule = _ON_COMMAND_LINES.get(name) or metadata["rule"]
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=rule, metavar=rule.shown, **{"help": metadata["help"], **options}
+        )
+
+
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
+    """Adds --data-dir."""
+    parser.add_argument("--data-dir", metavar="DIR", help="where data are kept (default: TFDS's own folder)")
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --dataset, --data-dir and --data-seed."""
+    add_options(parser, "dataset")
+    add_data_dir(parser)
+    add_options(parser, "data_seed")
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that decide how a network is trained."""
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument("--num-seeds", type=whole(1), metavar="N", help="train seeds 0..N-1 (default 5)")
+    add_options(seeds, "seeds")
+    add_options(parser, *_TRAINING)
+
+
+def num_seeds(options: argparse.Namespace) -> int:
+    """How many seeds the options ask for."""
+    return len(options.seeds) if options.seeds else options.num_seeds or NUM_SEEDS
+
+
+def given(options: argparse.Namespace) -> dict:
+    """What the options say of a run: {field: value}, without those that were not given."""
+    seeds = options.seeds or (tuple(range(options.num_seeds)) if options.num_seeds else None)
+    values = {name: getattr(options, name) for name in ("dataset", "data_seed", *_TRAINING)} | {"seeds": seeds}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def configuration(model: str, setting: int, dataset: str, given: dict, saved: dict | None = None) -> RunConfig:
+    """The run's configuration: what is given, else that of the run that is resumed, else the protocol."""
+    defaults = {"data_seed": 0, "seeds": tuple(range(NUM_SEEDS)), "init": "report", "precision": "float32"}
+    defaults |= {"seed_map": "auto", **dataclasses.asdict(protocol(model, dataset))}
+    return RunConfig.checked(
+        {**defaults, **(saved or {}), **given, "model": model, "setting": setting, "dataset": dataset}
+    )
+
+
+def read(folder: Path) -> dict | None:
+    """Returns the contents of a run's config.json, or None if there is none.
+
+    Raises:
+      InputError: not JSON, or not a run's configuration.
+    """
+    path = folder / CONFIG
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(contents, dict):
+            raise ValueError("no configuration")
+        return contents | dataclasses.asdict(RunConfig.checked(contents))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError, OSError) as error:
+        raise InputError(f"{path} is damaged ({error}): use --overwrite to start the run anew") from error
+
+
+def write(folder: Path, config: RunConfig, data_digest: str) -> None:
+    """Writes config.json."""
+    write_json(folder / CONFIG, {**config.to_json(), "data_digest": data_digest})
+
+
+def check_same(folder: Path, saved: dict, config: RunConfig, data_digest: str) -> None:
+    """Checks that a run to be resumed has the options and data that it started with.
+
+    Raises:
+      InputError: the first that differs.
+    """
+    now = {**dataclasses.asdict(config), "data_digest": data_digest}
+    for name, value in now.items():
+        if saved.get(name) != value:
+            raise InputError(
+                f"{folder} was started with {name} {saved.get(name)!r}, now it is {value!r}: leave it as it was, or "
+                "use --overwrite"
+            )
+
+
+def model_of(folder) -> str:
+    """The network that a run's folder names, or "" where it cannot be told; only flags are chosen by it."""
+    try:
+        return str(json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("model", ""))
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return ""
+
+
+def command_line(module: str, argv: Sequence[str]) -> str:
+    """The command as it was given, for results.json."""
+    return shlex.join(["python", "-m", module, *argv])

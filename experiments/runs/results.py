@@ -1,0 +1,138 @@
+"""What a run leaves behind in numbers: results.json, curves.csv and the table at its end."""
+
+import csv
+import math
+import platform
+import statistics
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from experiments.rules import InputError
+from experiments.runs.folder import write_csv
+from experiments.settings import FAILED_BELOW, RunConfig
+
+_OF_CONFIG = (
+    "model", "setting", "dataset", "seeds", "epochs", "batch_size", "learning_rate", "schedule", "weight_decay",
+    "label_smoothing", "init", "precision", "data_seed",
+)  # fmt: skip
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+
+
+def summarize(config: RunConfig, curves: dict, best_epoch, test_confusion, *, num_validation: int, **measured) -> dict:
+    """Returns the contents of results.json (fields: the design's; `confusion` is `[seed][class][predicted]`).
+
+    `curves`: `train_loss` and `validation_correct`, `[seed][epoch]`; `best_epoch`: `[seed]`, from 1; `test_confusion`:
+    int `[seed, class, predicted]` of the best epoch on the test split; `num_validation`: validation images;
+    `measured`: `num_parameters`, speeds, `command`, `device`, ...
+    """
+    confusion = np.asarray(test_confusion)
+    right = np.trace(confusion, axis1=1, axis2=2)
+    test_accuracy = [int(r) / int(n) for r, n in zip(right, confusion.sum((1, 2)), strict=True)]
+    validation = [[correct / num_validation for correct in row] for row in curves["validation_correct"]]
+    best_validation = [max(row) for row in validation]
+    failed = [
+        seed
+        for seed, accuracy, losses in zip(config.seeds, best_validation, curves["train_loss"], strict=True)
+        if accuracy < FAILED_BELOW or not all(map(math.isfinite, losses))
+    ]
+    good = [a for seed, a in zip(config.seeds, test_accuracy, strict=True) if seed not in failed]
+    per_class = np.diagonal(confusion, axis1=1, axis2=2) / np.maximum(confusion.sum(2), 1)
+    return {
+        **{name: config.to_json()[name] for name in _OF_CONFIG},
+        "test_accuracy": test_accuracy,
+        "mean": statistics.fmean(good) if good else None,
+        "std": statistics.stdev(good) if len(good) > 1 else None,
+        "failed_seeds": failed,
+        "mean_all": statistics.fmean(test_accuracy),
+        "best_epoch": [int(epoch) for epoch in best_epoch],
+        "validation_accuracy": best_validation,
+        "per_class_accuracy": per_class.tolist(),
+        "confusion": confusion.tolist(),
+        "train_loss": curves["train_loss"],
+        "validation_curve": validation,
+        **measured,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict:
+    """Versions of Python and of the packages that decide numbers."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}}
+
+
+def write_curves(path: Path, results: dict) -> None:
+    """Writes curves.csv: one row a seed and epoch (from 1)."""
+    curves = zip(results["seeds"], results["train_loss"], results["validation_curve"], strict=True)
+    rows = [
+        [seed, epoch, f"{loss:.6g}", f"{accuracy:.6g}"]
+        for seed, losses, accuracies in curves
+        for epoch, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True), 1)
+    ]
+    write_csv(path, ["seed", "epoch", "train_loss", "validation_accuracy"], rows)
+
+
+def write_angles(path: Path, seeds: list[int], angles, accuracy: np.ndarray) -> None:
+    """Writes angles.csv: one row a seed and angle, of the accuracy `[seed, angle]`."""
+    rows = [
+        [seed, angle, f"{value:.6g}"]
+        for seed, row in zip(seeds, accuracy.tolist(), strict=True)
+        for angle, value in zip(angles, row, strict=True)
+    ]
+    write_csv(path, ["seed", "angle", "accuracy"], rows)
+
+
+def read_angles(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the angles and the accuracy `[seed, angle]` of an angles.csv, as `experiments.evaluate` writes it.
+
+    Raises:
+      InputError: a file that is not one.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [(float(row["angle"]), float(row["accuracy"])) for row in csv.DictReader(file)]
+        angles = np.unique([angle for angle, _ in rows])
+        accuracy = np.stack([[value for other, value in rows if other == angle] for angle in angles], axis=1)
+        if not (np.isfinite(angles).all() and ((accuracy >= 0) & (accuracy <= 1)).all()):
+            raise ValueError("angles must be finite and accuracies from 0 to 1")
+    except (ValueError, LookupError, TypeError, csv.Error) as error:
+        raise InputError(f"{path} is not a table of angles ({type(error).__name__}: {error})") from error
+    return angles, accuracy
+
+
+def print_tables(console, results: dict) -> None:
+    """Prints the final table: a row for each seed, the means, and the accuracy of each class."""
+    title = f"{results['model']}, setting {results['setting']}, {results['dataset']}: test accuracy"
+    table = Table(title=title)
+    for column in ("seed", "best epoch", "validation", "test", ""):
+        table.add_column(column, justify="right")
+    columns = ("seeds", "best_epoch", "validation_accuracy", "test_accuracy")
+    for seed, epoch, validation, test in zip(*(results[name] for name in columns), strict=True):
+        note = "failed" if seed in results["failed_seeds"] else ""
+        table.add_row(str(seed), str(epoch), f"{validation:.4f}", f"{test:.4f}", note)
+    table.add_section()
+    table.add_row("mean", "", "", _number(results["mean"]), "without failed" if results["failed_seeds"] else "")
+    table.add_row("std", "", "", _number(results["std"]), "")
+    table.add_row("mean_all", "", "", _number(results["mean_all"]), "")
+    console.print(table)
+    console.print(_class_table(results))
+    if results["failed_seeds"]:
+        names = ", ".join(map(str, results["failed_seeds"]))
+        console.print(f"failed seeds (best validation accuracy under {FAILED_BELOW}, or loss not a number): {names}")
+
+
+def _class_table(results):
+    good = [row for s, row in zip(results["seeds"], results["per_class_accuracy"], strict=True)
+            if s not in results["failed_seeds"]]  # fmt: skip
+    means = np.mean(good or results["per_class_accuracy"], axis=0)
+    table = Table(title="accuracy of each class" + (", seeds that did not fail" if good else ""), padding=0)
+    for digit in range(len(means)):
+        table.add_column(str(digit), justify="right")
+    table.add_row(*(f"{value:.3f}" for value in means))
+    return table
+
+
+def _number(value):
+    return "-" if value is None else f"{value:.4f}"

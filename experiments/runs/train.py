@@ -1,0 +1,264 @@
+"""Runs from options to results: a cell's folder and data, its training, and what it leaves behind.
+
+`run` makes one cell; `train_planned` one training of a sweep or a ladder, for those of its cells that are not finished.
+"""
+
+import contextlib
+import dataclasses
+import os
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from experiments import data
+from experiments.data import Split
+from experiments.runs import config as configs
+from experiments.runs import folder as folders
+from experiments.runs import plan
+from experiments.runs.best import write_best
+from experiments.runs.checkpoints import (
+    CheckpointError,
+    Checkpoints,
+    basis_record,
+    check_basis,
+    has_checkpoint,
+    restore,
+    restore_record,
+)
+from experiments.runs.exit_codes import Interrupted, Signals
+from experiments.runs.folder import write_json
+from experiments.runs.plan import Place, Planned
+from experiments.runs.progress import Bar, duration
+from experiments.runs.results import print_tables, summarize, write_curves
+from experiments.settings import RunConfig
+from experiments.training import processes
+from experiments.training.devices import device_name
+from experiments.training.loop import Loop, Position
+from experiments.training.network import abstract_model
+
+Draw = Callable[[Path, dict], None]
+"""Draws the curves of a results.json into a file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of the report's table: its configuration, its folder and its data."""
+
+    config: RunConfig
+    folder: Path
+    splits: dict[str, Split]
+
+
+def run(options: Namespace, command: str, draw: Draw) -> None:
+    """Trains one cell, as the options of `experiments.run` say."""
+    console, saved = first_console(), None
+    if options.output:
+        _check(options.output, options.resume, options.overwrite)
+        saved = configs.read(options.output) if options.resume else None
+    asked = options.dataset or (saved["dataset"] if saved else "auto")
+    dataset = resolve(console, options, asked, [options.setting])
+    folder = options.output or Path("checkpoints") / plan.cell_name(
+        options.setting, options.model, dataset, options.init
+    )
+    given = configs.given(options) | {"dataset": dataset}
+    with contextlib.ExitStack() as stack:
+        place = (folder, options.model, options.setting, given, options.data_dir)
+        cell = _open(stack, console, *place, resume=options.resume, overwrite=options.overwrite)
+        if cell:
+            _train(console, [cell], command, draw, resume=options.resume)
+
+
+def sweep(options: Namespace, planned: list[Planned], numbers, command: str, draw: Draw) -> None:
+    """Makes those `numbers` (from 1) of a sweep's trainings in this process; finished cells are skipped.
+
+    Raises:
+      BusyError: another process is at work on one of the cells.
+    """
+    console = first_console()
+    dataset = resolve(console, options, options.dataset or "auto", options.settings)
+    places, given = plan.places(planned, dataset), configs.given(options) | {"dataset": dataset}
+    for number in numbers:
+        train_planned(console, planned[number - 1], options.output, given, options.data_dir, command, draw,
+                      place=places[number - 1], is_child=bool(options.child))  # fmt: skip
+
+
+def train_planned(console, planned: Planned, output: Path, given: dict, data_dir, command: str, draw: Draw, **more):
+    """Makes one training, for those of its cells in `output` that are not finished.
+
+    `given`: fields of `RunConfig`, the data set among them; the others are the protocol's. `more`: the `place` in a
+    sweep, and whether this is its child.
+    """
+    cells, names = [], planned.folder_names(given["dataset"], given.get("init"))
+    with contextlib.ExitStack() as stack:
+        for setting, name in zip(planned.settings, names, strict=True):
+            if folders.is_finished(output / name):
+                console.print(f"{output / name} is finished")
+                continue
+            cells.append(
+                _open(stack, console, output / name, planned.model, setting, given, data_dir, resume=True)
+            )  # fmt: skip
+        for group in _sharing_a_save([cell for cell in cells if cell]):
+            _train(console, group, command, draw, resume=True, **more)
+
+
+def first_console() -> Console:
+    """A console that speaks in the first of several processes only."""
+    return Console(soft_wrap=True, quiet=not processes.is_first())
+
+
+def resolve(console: Console, options: Namespace, name: str, settings) -> str:
+    """The data set that `name` stands for; says so if it is not the one that was asked for."""
+    dataset, line = data.resolve_dataset(
+        name, options.data_dir, settings=settings, data_seed=options.data_seed or 0
+    )  # fmt: skip
+    if line:
+        console.print(line)
+    return dataset
+
+
+def _open(stack, console, folder, model, setting, given, data_dir, *, resume, overwrite=False) -> Cell | None:
+    """A cell whose folder is this process's own until `stack` ends; None if it is finished.
+
+    Nothing is written before all is known to be right.
+    """
+    _check(folder, resume, overwrite)
+    saved = configs.read(folder) if resume else None
+    dataset = given["dataset"]
+    config = configs.configuration(model, setting, dataset, given, saved)
+    splits = data.load(dataset, setting, data_seed=config.data_seed, data_dir=data_dir, progress=console.print)
+    digest = data.digest(splits)
+    if saved:
+        configs.check_same(folder, saved, config, digest)
+    if processes.is_first():
+        stack.enter_context(folders.locked(folder))
+        _check(folder, resume, overwrite)  # once more, now that it is ours
+        if resume and (now := configs.read(folder)):
+            configs.check_same(folder, now, config, digest)
+    if resume and folders.is_finished(folder):
+        console.print(f"{folder} is finished: nothing to do")
+        return None
+    if processes.is_first():
+        if overwrite:
+            folders.clear(folder)
+        configs.write(folder, config, digest)
+    return Cell(config, folder, splits)
+
+
+def _check(folder, resume, overwrite):
+    if processes.is_first():
+        folders.check(folder, resume=resume, overwrite=overwrite)
+
+
+def _sharing_a_save(cells):
+    """Cells in groups that are trained together: all of them, unless one was started without the others."""
+    started = [cell.folder for cell in cells if has_checkpoint(cell.folder / folders.RESUME)]
+    if not started:
+        return [cells] if cells else []
+    saved = restore_record(started[0] / folders.RESUME).get("settings", [])
+    together = started == [cells[0].folder] and {cell.config.setting for cell in cells} <= set(saved)
+    return [cells] if together else [[cell] for cell in cells]
+
+
+def _train(console, cells, command, draw, *, resume, place: Place | None = None, is_child=False):
+    config, parent = cells[0].config, os.getppid()
+
+    def stop():
+        # A child whose sweep was killed stops too: the next sweep continues its work.
+        return signals.heard or (is_child and os.getppid() != parent)
+
+    with Signals() as signals, Bar(console, config, place) as bar:
+        loop = Loop([cell.config for cell in cells], {cell.config.setting: cell.splits for cell in cells})
+        save = cells[0].folder / folders.RESUME
+        rows, position = _restored(loop, save) if resume and has_checkpoint(save) else (None, None)
+        loop.start(rows, position)
+        images = loop.train[1].shape[0]
+        console.print(
+            f"{config.model}, setting {config.setting}, {config.dataset}: {len(config.seeds)} seeds, "
+            f"{config.epochs} epochs of {loop.num_steps} steps ({images:,} images, batches of {config.batch_size})"
+        )
+        if loop.position.epoch or loop.position.step:
+            console.print(f"resumed after epoch {loop.position.epoch}, step {loop.position.step}")
+        console.print(f"expected duration: about {duration(loop.estimate_seconds())}")
+        bar.start(loop.position, loop.num_steps)
+        if not _run(loop, save, bar.report, stop):
+            raise Interrupted
+    for cell, results in _finish(loop, cells, command, draw):
+        print_tables(console, results)
+        console.print(
+            f"saved in {cell.folder}/: results.json, curves.csv, curves.png, checkpoints in best/; "
+            f"python -m experiments.evaluate {cell.folder} repeats the test"
+        )
+
+
+def _run(loop, folder, report, stop):
+    """Trains to the last epoch, or until `stop`; one process saves."""
+    record = {"seeds": list(loop.config.seeds), "settings": loop.settings}
+    record["basis"] = basis_record(abstract_model(loop.network))
+    saver = Checkpoints(folder) if processes.is_first() else None
+
+    def save(step, arrays, position):
+        if saver:
+            saver.save(step, arrays, {**record, "position": dataclasses.asdict(position)})
+
+    try:
+        return loop.run(report=report, stop=stop, save=save)
+    finally:
+        if saver:
+            saver.close()
+
+
+def _restored(loop, folder):
+    """States and position of a save that may have been made for more settings than this training's."""
+    own = [str(setting) for setting in loop.settings]
+    saved = [str(setting) for setting in restore_record(folder).get("settings", own)]
+    if not set(own) <= set(saved):
+        raise CheckpointError(f"{folder}: saved for setting {', '.join(saved)} only; use --overwrite")
+    target = loop.programs.abstract_rows()
+    target["best"] = dict.fromkeys(saved, target["best"][own[0]])
+    states, record = restore(folder, target)
+    if record["seeds"] != list(loop.config.seeds):
+        raise CheckpointError(f"{folder}: saved with the seeds {record['seeds']}; use --overwrite")
+    check_basis(folder, record.get("basis", {}), abstract_model(loop.network))
+    states["best"] = {name: states["best"][name] for name in own}
+    position = Position(**record["position"])
+    position.validation_correct = {name: position.validation_correct.get(name, []) for name in own}
+    return states, position
+
+
+def _finish(loop, cells, command, draw):
+    """Tests the best epochs once and writes all results; returns (cell, results.json) of each.
+
+    The folder with the save that a resume needs is finished last.
+    """
+    results = []
+    for cell in reversed(cells):
+        best, confusion = loop.best(cell.config.setting, cell.splits["test"])
+        results.append((cell, _summary(loop, cell, best["epoch"], confusion, command)))
+        if processes.is_first():
+            arrays = {"params": best["params"], "stats": best["stats"]}
+            write_best(cell.folder, cell.config, loop.network, arrays, np.asarray(best["epoch"]).tolist())
+            write_curves(cell.folder / folders.CURVES, results[-1][1])
+            draw(cell.folder / folders.CURVES_PLOT, results[-1][1])
+            write_json(cell.folder / folders.RESULTS, results[-1][1])  # last: it says that the run is finished
+    return results[::-1]
+
+
+def _summary(loop, cell, best_epoch, confusion, command):
+    position = loop.position
+    return summarize(
+        cell.config,
+        loop.curves(cell.config.setting),
+        best_epoch,
+        confusion,
+        num_validation=cell.splits["validation"].labels.shape[0],
+        num_parameters=sum(leaf.size // leaf.shape[0] for leaf in jax.tree.leaves(loop.states["params"])),
+        train_images_per_second=position.images / max(position.seconds, 1e-9),
+        compile_seconds=position.compile_seconds,
+        wall_seconds=position.wall_seconds,
+        command=command,
+        device=device_name(),
+    )

@@ -1,0 +1,129 @@
+"""A small synthetic data set in place of the real one, command lines called in this process, and what to compare."""
+
+import hashlib
+import json
+import os
+import warnings
+import zlib
+
+import jax
+import numpy as np
+
+from experiments import evaluate as evaluate_door
+from experiments import run as run_door
+from experiments.data import Split
+from experiments.settings import SETTINGS, SPLITS
+
+SIZES = {"train": 70, "validation": 30, "test": 40}
+"""Upright images of each synthetic split: 70 are two batches of 32 and a smaller one of 6."""
+
+QUICK = "--setting 1 --model lenet --dataset mnist_5k --seeds 0,3 --epochs 2 --batch-size 32 --learning-rate 3e-3"
+QUICK = QUICK.split()
+"""Options of a run that takes seconds."""
+
+MEASURED = ("train_images_per_second", "compile_seconds", "wall_seconds", "command")
+"""Fields of results.json that differ between two equal runs."""
+
+
+def split(name: str, rotated: bool, data_seed: int = 0) -> Split:
+    """Noisy images of ten patterns; a rotated split has four rotated copies after each."""
+    draw = np.random.default_rng(zlib.crc32(name.encode()) + data_seed)
+    labels = np.arange(SIZES[name], dtype=np.int32) % 10
+    patterns = np.random.default_rng(0).integers(0, 180, (10, 28, 28, 1))
+    images = (patterns[labels] + draw.integers(0, 75, (len(labels), 28, 28, 1))).astype(np.uint8)
+    angles = np.zeros_like(labels)
+    if rotated:
+        images = np.stack([np.rot90(images, k % 4, axes=(1, 2)) for k in range(5)], axis=1).reshape(-1, 28, 28, 1)
+        angles = np.tile(np.int32([0, 90, 180, -90, 15]), len(labels))
+        labels = np.repeat(labels, 5)
+    return Split(images, labels, angles)
+
+
+def load(dataset, setting, *, data_seed=0, data_dir=None, splits=SPLITS, progress=None):
+    """Stands in for `experiments.data.load`."""
+    return {name: split(name, SETTINGS[setting].is_rotated(name), data_seed) for name in splits}
+
+
+def call(main, *argv):
+    """Calls a command line in this process; returns its exit code.
+
+    The environment and the warning filters that it sets for a process of its own are put back.
+    """
+    environment = dict(os.environ)
+    try:
+        with warnings.catch_warnings():
+            return main([str(word) for word in argv])
+    except SystemExit as ended:
+        return ended.code
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def run(*argv):
+    """Calls `experiments.run`."""
+    return call(run_door.main, *argv)
+
+
+def evaluate(*argv):
+    """Calls `experiments.evaluate`."""
+    return call(evaluate_door.main, *argv)
+
+
+def tree(folder) -> dict[str, str]:
+    """What a folder holds: from relative path to sha256, "folder" or "link"."""
+
+    def kind(path):
+        if path.is_symlink() or path.is_dir():
+            return "link" if path.is_symlink() else "folder"
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    return {str(path.relative_to(folder)): kind(path) for path in sorted(folder.rglob("*"))}
+
+
+def assert_refused(capfd, root, command, *argv, says, may_appear=frozenset()):
+    """Exit code 2, one line beside the usage, nothing written; `root` holds all that the command could reach."""
+    before = tree(root)
+    code = command(*argv)
+    captured = capfd.readouterr()
+    assert code == 2
+    lines = captured.err.splitlines()
+    assert "Traceback" not in captured.err
+    assert lines[0].startswith("usage: python -m experiments.")
+    # argparse folds its usage: the continuation is indented.
+    rest = [line for line in lines[1:] if not line.startswith(" ")]
+    assert len(rest) == 1, captured.err
+    assert ": error: " in rest[0]
+    assert says in rest[0]
+    after = tree(root)
+    assert {name: after[name] for name in after if name not in may_appear - before.keys()} == before
+
+
+def assert_trees_equal(first, second):
+    """Equal names and bytes of two trees of arrays."""
+    first, second = (jax.tree_util.tree_flatten_with_path(jax.device_get(x))[0] for x in (first, second))
+    assert [path for path, _ in first] == [path for path, _ in second]
+    for (path, a), (_, b) in zip(first, second, strict=True):
+        assert a.dtype == b.dtype, path
+        np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
+
+
+def cell(model, setting=1, dataset="mnist_5k", accuracy=(0.9, 0.8, 0.1), failed=(2,), seeds=(0, 1, 2), **more):
+    """A finished cell's results.json, as far as pages read it."""
+    good = [a for s, a in zip(seeds, accuracy, strict=True) if s not in failed]
+    epochs = more.get("epochs", 2)
+    return {
+        "model": model, "setting": setting, "dataset": dataset, "seeds": list(seeds), "init": "report",
+        "epochs": epochs, "batch_size": 256, "test_accuracy": list(accuracy), "failed_seeds": list(failed),
+        "mean": float(np.mean(good)) if good else None, "std": float(np.std(good, ddof=1)) if len(good) > 1 else None,
+        "versions": {"python": "3", "jax": "1", "flax": "2", "optax": "3"}, "command": "python -m experiments.run",
+        "device": "a machine", "wall_seconds": 60.0, "train_loss": [[1.0] * epochs] * len(seeds),
+        "validation_curve": [[0.5] * epochs] * len(seeds), "per_class_accuracy": [[0.9] * 10] * len(seeds),
+        "confusion": [np.diag([10] * 10).tolist()] * len(seeds), **more,
+    }  # fmt: skip
+
+
+def numbers(folder) -> dict:
+    """results.json without what differs between two equal runs."""
+    contents = json.loads((folder / "results.json").read_text())
+    return {name: value for name, value in contents.items() if name not in MEASURED}

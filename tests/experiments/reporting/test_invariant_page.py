@@ -1,0 +1,82 @@
+"""The page of what the invariant network reaches."""
+
+import numpy as np
+
+from experiments.reporting import invariant_page
+from tests.experiments import helpers
+
+ASKED = 7  # rows of the table
+
+
+def cells(tmp_path, model="lenet_fconv_invariant"):
+    more = {"num_parameters": 5, "learning_rate": 5e-3, "schedule": "cosine", "weight_decay": 0.0}
+    more["label_smoothing"] = 0.1
+    kept = {}
+    for setting, accuracy in ((1, (0.97, 0.96)), (3, (0.95, 0.93))):
+        folder = tmp_path / f"setting{setting}"
+        folder.mkdir()
+        kept[folder] = helpers.cell(model, setting, accuracy=accuracy, failed=(), seeds=(0, 1), **more)
+    rows = ["seed,angle,accuracy", "0,0,0.97", "0,45,0.89", "1,0,0.95", "1,45,0.92"]
+    (tmp_path / "setting3" / "angles.csv").write_text("\n".join(rows) + "\n")
+    return kept
+
+
+def table(text):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
+def test_the_numbers_are_those_of_the_cells(tmp_path):
+    kept = cells(tmp_path)
+    assert invariant_page.write(tmp_path, kept) == ["invariant.md"]
+    head, _, *rows = table((tmp_path / "invariant.md").read_text())
+    assert len(rows) == ASKED
+    ours = {row[0].split(",")[0]: row[head.index("`lenet_fconv_invariant`")] for row in rows}
+    assert ours["setting 3"].startswith("0.9400 ±") and ours["setting 1"].startswith("0.9650 ±")
+    assert ours["setting 2"] == "not run here"
+    # rotated accuracies: (5 0.95 - 0.97) / 4 = 0.945 and (5 0.93 - 0.95) / 4 = 0.925
+    assert ours["upright minus rotated accuracy"].startswith(f"{np.mean([0.025, 0.025]):.4f}")
+    assert ours["the worst angle"] == "0.9050"
+    reached = {row[0].split(",")[0]: row[head.index("reached")] for row in rows}
+    assert reached["setting 3"] == "at least" and reached["upright minus rotated accuracy"] == "at least"
+    assert reached["the worst angle"] == "**no**" and reached["setting 2"] == "not run here"
+    assert reached["setting 1"] == "-"  # there is no plain network to compare with
+    assert {row[-1] for row in rows} == {"not run here"} and rows[0][1] == "not run here"
+
+
+def test_points_above_the_plain_network(tmp_path):
+    kept = cells(tmp_path)
+    levels = []
+    for plain in (0.94, 0.96, 0.97):  # ours is 0.965
+        kept[tmp_path] = helpers.cell("lenet", 1, accuracy=(plain, plain), failed=(), seeds=(0, 1))
+        invariant_page.write(tmp_path, kept)
+        head, _, *rows = table((tmp_path / "invariant.md").read_text())
+        levels += [row[head.index("reached")] for row in rows if row[0].startswith("setting 1")]
+    assert levels == ["the aim", "at least", "**no**"]
+
+
+def test_there_is_no_page_without_an_invariant_network(tmp_path):
+    assert invariant_page.write(tmp_path, {tmp_path: helpers.cell("lenet")}) == []
+    assert not (tmp_path / "invariant.md").exists()
+
+
+def test_a_short_run_of_the_large_network_is_told(tmp_path):
+    kept = cells(tmp_path)
+    more = {"num_parameters": 5, "learning_rate": 5e-3, "schedule": "cosine", "weight_decay": 0.0}
+    large = helpers.cell(
+        "alexnet_fconv_invariant", 3, accuracy=(0.875,), failed=(), seeds=(7,), label_smoothing=0.1, **more
+    )
+    invariant_page.write(tmp_path, kept | {tmp_path / "large": large})
+    (line,) = (line for line in (tmp_path / "invariant.md").read_text().splitlines() if "made for GPUs" in line)
+    assert "setting 3 of" in line and line.endswith("seeds 7: 0.8750.")
+
+
+def test_results_of_before_label_smoothing_and_angles_without_zero(tmp_path):
+    kept = cells(tmp_path)
+    for cell in kept.values():
+        del cell["label_smoothing"]
+    (tmp_path / "setting3" / "angles.csv").write_text("seed,angle,accuracy\n0,45,0.9\n1,45,0.9\n")
+    invariant_page.write(tmp_path, kept)
+    text = (tmp_path / "invariant.md").read_text()
+    assert "label smoothing 0;" in text
+    (gap,) = (row for row in table(text) if row[0].startswith("upright minus rotated"))
+    assert gap[3] == "not run here"

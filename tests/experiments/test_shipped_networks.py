@@ -1,0 +1,74 @@
+"""The trained networks in checkpoints/: they are what their card and results.json say, and invariant after training."""
+
+import csv
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments import data
+from experiments.runs.best import Evaluator, rotated
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = sorted((ROOT / "checkpoints").glob("setting*_lenet_fconv_invariant_mnist_5k"))
+PARAMETERS = [
+    pytest.param(path, id=path.name[:8], marks=() if number == 0 else pytest.mark.slow)
+    for number, path in enumerate(SHIPPED)
+]
+EXACT = 1e-5  # of the largest logit: the order of float32 sums
+# Another machine's sums may move a digit or two of 1,000 over the border between two classes.
+TWO_DIGITS = 0.002
+ROW = 0  # of the seeds: one is tested
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    test = data.load("mnist_5k", 1, data_dir=str(tmp_path_factory.mktemp("tfds")), splits=("test",))["test"]
+    return test.images, test.labels
+
+
+def compiled(folder):
+    """One seed's logits of uint8 images; parameters are arguments, since as constants they would be folded, slowly."""
+    graph, state = nnx.split(Evaluator(folder).model(ROW))
+    run = jax.jit(lambda state, images: nnx.merge(graph, state)(images.astype(jnp.float32) / 255))
+    return lambda images: run(state, images)
+
+
+def accuracy(logits, images, labels):
+    found = np.concatenate([np.argmax(logits(images[i : i + 250]), -1) for i in range(0, len(labels), 250)])
+    return float(np.mean(found == labels))
+
+
+def test_all_four_settings_are_shipped():
+    assert [path.name[:8] for path in SHIPPED] == ["setting1", "setting2", "setting3", "setting4"]
+    assert (SHIPPED[2] / "angles.csv").exists()  # trained upright, tested rotated: over all angles
+
+
+@pytest.mark.parametrize("folder", PARAMETERS)
+def test_a_shipped_network_repeats_its_figures(folder, digits):
+    images, labels = digits
+    logits = compiled(folder)
+    results = json.loads((folder / "results.json").read_text())
+    upright = accuracy(logits, images, labels)
+    if results["setting"] in (1, 2):  # tested on upright digits
+        assert abs(upright - results["test_accuracy"][ROW]) <= TWO_DIGITS
+    if (folder / "angles.csv").exists():
+        with (folder / "angles.csv").open() as file:
+            found = {(row["seed"], row["angle"]): float(row["accuracy"]) for row in csv.DictReader(file)}
+        seed = str(results["seeds"][ROW])
+        assert abs(upright - found[seed, "0"]) <= TWO_DIGITS
+        assert abs(accuracy(logits, rotated(images, 45), labels) - found[seed, "45"]) <= TWO_DIGITS
+
+
+@pytest.mark.parametrize("folder", PARAMETERS)
+def test_a_shipped_network_is_invariant(folder, digits):
+    logits = compiled(folder)
+    images = digits[0][::50]
+    expected = logits(images)
+    for quarters in (1, 2, 3):
+        found = logits(np.rot90(images, quarters, axes=(1, 2)))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=EXACT * float(jnp.abs(expected).max()))

@@ -1,0 +1,57 @@
+"""Two real processes on this machine train together: the results of one process, files written once."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+OPTIONS = ["--setting", "1", "--model", "lenet_fconv", "--dataset", "mnist_5k", "--epochs", "1", "--batch-size", "500"]
+
+
+def start(tmp_path, name, **variables):
+    command = [sys.executable, "-m", "experiments.run", *OPTIONS, "--num-seeds", "2"]
+    command += ["--data-dir", str(tmp_path / "data"), "--output", str(tmp_path / name)]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("XLA_", "JAX_"))}
+    environment |= {"JAX_ENABLE_COMPILATION_CACHE": "false", **variables}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(*processes):
+    """Their outputs; none is left running."""
+    try:
+        done = [process.communicate(timeout=240) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * len(processes), done
+    return [out for out, _ in done]
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_results_of_one(tmp_path):
+    finish(start(tmp_path, "one"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    together = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
+    processes = [start(tmp_path, "two", **together, JAX_PROCESS_ID=str(index)) for index in range(2)]
+    outputs = finish(*processes)
+    assert "test accuracy" in outputs[0] and outputs[1] == ""  # one speaks
+    assert "rank" not in outputs[0]  # and not gloo
+    one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
+    np.testing.assert_allclose(two["train_loss"], one["train_loss"], rtol=1e-5)
+    np.testing.assert_allclose(two["test_accuracy"], one["test_accuracy"], atol=0.003)  # images at the border
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(
+        path.name for path in (tmp_path / "one").iterdir()
+    )
+
+
+def test_half_an_address_is_bad_input(tmp_path):
+    process = start(tmp_path, "half", JAX_COORDINATOR_ADDRESS="127.0.0.1:1")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "JAX_NUM_PROCESSES" in err.splitlines()[-1] and "Traceback" not in err
