@@ -2,9 +2,10 @@
 
     python -m benchmarks.convolutions
 
-For each shape, GFLOP/s of XLA's own convolution forward, of its input's gradient and of its kernel's gradient, and of
-the kernel's gradient as matrix products; then the forward pass and all gradients inside of a `lax.scan`, with XLA's
-convolution and with the setting "loops".  Each figure is the best of a few calls, each column measured in turns.
+For each shape, GFLOP/s of XLA's own convolution forward, of its input's gradient and of its kernel's gradient as
+jax writes them, and of the kernel's gradient in the canonical layout; then the forward pass and the kernel's gradient
+inside of a `lax.scan`, in the settings "direct", "auto" and "loops".  Each figure is the best
+of a few calls.
 """
 
 import argparse
@@ -19,12 +20,13 @@ import jax
 import jax.numpy as jnp
 
 import fconv_jax as fc
-from experiments.results import cpu_name
+from experiments.training.devices import cpu_name
 from fconv_jax import _convolve_cpu as cpu
 
 SHAPES = (  # batch, size, kernel size, input and output channels, strides
     (64, 24, 5, 80, 80, 1),
     (64, 13, 5, 80, 80, 1),
+    (256, 24, 5, 80, 80, 1),
     (16, 32, 3, 128, 128, 1),
     (8, 64, 3, 64, 64, 1),
     (8, 32, 3, 32, 32, 1),
@@ -47,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks/convolutions.json"))
     options = parser.parse_args()
-    contents = {"command": "python -m benchmarks.convolutions", "slow": cpu.slow_kernel_gradient()}
+    contents = {"command": "python -m benchmarks.convolutions"}
     contents |= {"device": f"{cpu_name()} CPU, {os.cpu_count()} cores"}
     contents |= {"versions": {"python": platform.python_version(), "jax": jax.__version__}, "rows": []}
     for shape in SHAPES:
@@ -63,9 +65,13 @@ def measure(batch: int, size: int, k: int, inputs: int, outputs: int, strides: i
     x = jax.random.normal(jax.random.key(0), (batch, size, size, inputs))
     kernel = jax.random.normal(jax.random.key(1), (k, k, inputs, outputs)) / k
     direct = functools.partial(cpu.direct, strides=strides, width=width)
-    products = functools.partial(cpu.with_kernel_gradient, strides=strides, width=width)
+    canonical = functools.partial(cpu.along_kernel, strides=strides, width=width)
     y = direct(x, kernel)
     matrix = jax.random.normal(jax.random.key(2), (2048, 2048))
+
+    def gradient(way):
+        transpose = jax.linear_transpose(lambda kernel: way(x, kernel), kernel)
+        return jax.jit(lambda y: transpose(y)[0]).lower(y).compile()
 
     def looped(algorithm):
         def step(kernel, x):
@@ -80,13 +86,10 @@ def measure(batch: int, size: int, k: int, inputs: int, outputs: int, strides: i
     ways = {
         "forward": (jax.jit(direct).lower(x, kernel).compile(), (x, kernel), 1),
         "input": (jax.jit(lambda y: jax.vjp(lambda x: direct(x, kernel), x)[1](y)[0]).lower(y).compile(), (y,), 1),
-        "kernel": (jax.jit(lambda y: jax.vjp(lambda c: direct(x, c), kernel)[1](y)[0]).lower(y).compile(), (y,), 1),
-        "kernel as products": (
-            jax.jit(lambda y: jax.vjp(lambda c: products(x, c), kernel)[1](y)[0]).lower(y).compile(),
-            (y,),
-            1,
-        ),
+        "kernel": (gradient(direct), (y,), 1),
+        "kernel, canonical": (gradient(canonical), (y,), 1),
         "in a loop, direct": (looped("direct"), (x,), 2),
+        "in a loop, auto": (looped("auto"), (x,), 2),
         "in a loop, loops": (looped("loops"), (x,), 2),
     }
     operations = 2 * y.size * k * k * inputs

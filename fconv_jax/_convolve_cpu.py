@@ -6,20 +6,14 @@ what `direct` gives, to rounding.
 
 import functools
 import operator
-import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 FEW_INPUTS, MANY_INPUTS, WINOGRAD_CHANNELS = 80, 800, 16
-MANY_CHANNELS = 48
-"""Input channels from which the kernel's gradient may be a sum of matrix products."""
-SLOW = 2.5
-_ZERO = np.int32(0)
-CHUNK_NUMBERS = 2**20
-"""Numbers, of a window and of the output, that are in the cache at a time (4 MB of float32)."""
+CHUNK_IMAGES = 8
+"""Images of which a kernel's gradient is computed at a time."""
 
 
 def choose(algorithm: str, x, kernel, strides: int):
@@ -66,7 +60,7 @@ def _on_cpu(way, x, kernel, *, strides, width):
 
 
 def with_gradients(x, kernel, *, strides, width):
-    """XLA's convolution; on a CPU its gradients are convolutions in the canonical layout, or matrix products."""
+    """XLA's convolution; on a CPU its gradients are convolutions in the canonical layout."""
     return _with_gradients(strides, width, x, kernel)
 
 
@@ -82,11 +76,9 @@ def _with_gradients_jvp(strides, width, primals, tangents):
     if not isinstance(x_tangent, SymbolicZero):
         parts.append(_on_cpu(along_input, x_tangent, kernel, strides=strides, width=width))
     if not isinstance(kernel_tangent, SymbolicZero):
-        # Only x is kept for the backward pass, not its windows.
-        along = jax.checkpoint(
-            functools.partial(_on_cpu, _along_kernel(x), strides=strides, width=width), prevent_cse=False
-        )
-        parts.append(along(x, kernel_tangent))
+        # x is kept for the backward pass as it is, not in the layout or the chunks that are used there.
+        along = functools.partial(_on_cpu, along_kernel, strides=strides, width=width)
+        parts.append(jax.checkpoint(along, prevent_cse=False)(x, kernel_tangent))
     return y, functools.reduce(operator.add, parts) if parts else jnp.zeros_like(y)
 
 
@@ -114,11 +106,12 @@ def along_input(x, kernel, *, strides, width):
 def along_kernel(x, kernel, *, strides, width):
     """The convolution as the transpose of the kernel's gradient, which is one in the canonical layout.
 
-    The gradient: the input convolved with y as the kernel, the images being the features that are summed.
+    The gradient: the input convolved with y as the kernel, the images being the features that are summed.  It is a sum
+    over chunks of images: of many at a time, the windows, as large as an image, leave the cache.
     """
     k, y = kernel.shape[0], jax.eval_shape(functools.partial(direct, strides=strides, width=width), x, kernel)
 
-    def gradient(y):
+    def of_some(x, y):
         sizes = zip(x.shape[1:3], y.shape[1:3], strict=True)
         taps = jax.lax.conv_general_dilated(
             x.transpose(3, 1, 2, 0),
@@ -130,91 +123,22 @@ def along_kernel(x, kernel, *, strides, width):
         )
         return taps.transpose(1, 2, 0, 3)
 
+    def gradient(y):
+        if x.shape[0] <= CHUNK_IMAGES:
+            return of_some(x, y)
+        chunks = tuple(_in_chunks(array) for array in (x, y))
+        zero = jnp.zeros(kernel.shape, jnp.promote_types(x.dtype, y.dtype))
+        return jax.lax.scan(lambda total, chunk: (total + of_some(*chunk), None), zero, chunks)[0]
+
     return jax.linear_transpose(gradient, y)(kernel)[0]
 
 
-def _along_kernel(x):
-    many = x.shape[3] >= MANY_CHANNELS and x.dtype in (jnp.float32, jnp.float64)
-    return by_taps if many and slow_kernel_gradient() else along_kernel
-
-
-@functools.cache
-def slow_kernel_gradient() -> bool:
-    """Whether the gradient of a kernel is `SLOW` times slower than matrix products on this machine's CPU.
-
-    It was so on some CPUs.  Tried once in a process, on one small convolution (about 0.3 s).  Where another backend is
-    the default it is not tried: a CPU is only a fallback there.
-    """
-    if jax.default_backend() != "cpu":
-        return False
-    x, g, kernel = (np.ones(shape, np.float32) for shape in ((8, 16, 16, 64), (8, 16, 16, 64), (3, 3, 64, 64)))
-    on_cpu = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
-
-    def seconds(way):
-        def gradient(x, g, kernel):
-            return jax.linear_transpose(lambda kernel: way(x, kernel, strides=1, width=1), kernel)(g)[0]
-
-        shapes = [jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=on_cpu) for each in (x, g, kernel)]
-        compiled, times = jax.jit(gradient).lower(*shapes).compile(), []
-        for _ in range(4):  # the first is slower
-            started = time.perf_counter()
-            jax.block_until_ready(compiled(x, g, kernel))
-            times.append(time.perf_counter() - started)
-        return min(times)
-
-    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
-        return seconds(along_kernel) > SLOW * seconds(by_taps)
-
-
-def by_taps(x, kernel, *, strides, width):
-    """A product for each of the kernel's k x k taps, over chunks of the output whose windows stay in the cache.
-
-        y[p] = sum_{u, v} x[s p + (u, v)] @ kernel[u, v].
-
-    Its transpose along the kernel, `kernel[u, v] = sum_p x[s p + (u, v)]^T y[p]`, is the kernel's gradient.
-    """
-    k, _, in_features, out_features = kernel.shape
-    x = jnp.pad(x, ((0, 0), (width, width), (width, width), (0, 0)))
-    height, columns = ((size - k) // strides + 1 for size in x.shape[1:3])
-    images, rows = _chunk(x.shape[0], height, columns, CHUNK_NUMBERS // (in_features + out_features))
-    across, down = x.shape[0] // images, -(-height // rows)
-    seen = (rows - 1) * strides + k
-    missing = (down - 1) * rows * strides + seen - x.shape[1]
-    x = jnp.pad(x, ((0, 0), (0, max(missing, 0)), (0, 0), (0, 0)))
-    spans = ((rows - 1) * strides + 1, (columns - 1) * strides + 1)
-
-    def tap(y, pixels, weights, u, v):
-        window = jax.lax.dynamic_slice(pixels, (_ZERO, u, v, _ZERO), (images, *spans, in_features))
-        return y + window[:, ::strides, ::strides].reshape(-1, in_features) @ weights
-
-    def chunk(kernel, image, row):
-        pixels = jax.lax.dynamic_slice(x, (image, row, _ZERO, _ZERO), (images, seen, x.shape[2], in_features))
-        y = jnp.zeros((images * rows * columns, out_features), x.dtype)
-
-        def add(y, each):
-            return tap(y, pixels, *each), None
-
-        u, v = np.divmod(np.arange(k * k, dtype=np.int32), k)
-        taps = (kernel.reshape(k * k, in_features, out_features), u, v)
-        return jax.lax.scan(jax.checkpoint(add, prevent_cse=False), y, taps)[0]
-
-    chunk = jax.checkpoint(chunk, prevent_cse=False)
-    if across * down == 1:
-        y = chunk(kernel, _ZERO, _ZERO)
-    else:
-        image, row = np.divmod(np.arange(across * down, dtype=np.int32), down)
-        y = jax.lax.map(lambda place: chunk(kernel, *place), (image * images, row * rows * strides))
-    y = y.reshape(across, down, images, rows, columns, out_features).transpose(0, 2, 1, 3, 4, 5)
-    return y.reshape(x.shape[0], down * rows, columns, out_features)[:, :height]
-
-
-def _chunk(batch, height, width, pixels):
-    """Images, and rows of each, that are computed at a time: about `pixels` pixels."""
-    if height * width >= pixels:
-        pieces = min(height, -(-height * width // max(pixels, 1)))
-        return 1, -(-height // pieces)
-    images = min(batch, pixels // (height * width))
-    return next((n for n in range(images, 0, -1) if batch % n == 0), 1), height
+def _in_chunks(array):
+    """`[batch, ...]` -> `[chunks, CHUNK_IMAGES, ...]`; images of zeros fill the last chunk."""
+    missing = -array.shape[0] % CHUNK_IMAGES
+    if missing:
+        array = jnp.pad(array, ((0, missing), *[(0, 0)] * (array.ndim - 1)))
+    return array.reshape(-1, CHUNK_IMAGES, *array.shape[1:])
 
 
 def direct(x, kernel, *, strides, width):

@@ -1,6 +1,7 @@
 """Tests of a run's best epochs, on its own setting and data or on others, one angle after another; and its audit."""
 
 import dataclasses
+import functools
 from argparse import Namespace
 
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from experiments.rules import InputError
 from experiments.runs import folder as folders
 from experiments.runs.best import ANGLES, Evaluator
 from experiments.runs.folder import write_json
+from experiments.runs.progress import counted
 from experiments.runs.results import versions, write_angles
 from experiments.runs.train import resolve
 from experiments.training.devices import device_name
@@ -43,7 +45,8 @@ def evaluate(options: Namespace, command: str) -> None:
     title = f"{config.model}, tested on {dataset}, setting {setting}"
     rows = zip(contents["seeds"], contents["best_epoch"], contents["test_accuracy"], strict=True)
     _print(console, title, ("seed", "best epoch", "test"), rows, ("mean_all", "", contents["mean_all"]))
-    by_angle = evaluator.accuracy_by_angle(test) if options.angles else None
+    shown = functools.partial(counted, console, "angles")
+    by_angle = evaluator.accuracy_by_angle(test, progress=shown) if options.angles else None
     if by_angle is not None:
         contents["angles"] = {"angle": list(ANGLES), "accuracy": by_angle.tolist()}
         title = "accuracy against the angle (mean of the seeds)"

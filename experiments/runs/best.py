@@ -87,13 +87,16 @@ class Evaluator:
         """Counts `[seed, class, predicted]` over a split."""
         return self.programs.confusion(self.arrays["params"], self.arrays["stats"], self.programs.place(split))
 
-    def accuracy_by_angle(self, split: Split, angles=ANGLES) -> np.ndarray:
-        """Accuracy `[seed, angle]` on the split's upright images, all rotated by one angle after another."""
+    def accuracy_by_angle(self, split: Split, angles=ANGLES, progress=iter) -> np.ndarray:
+        """Accuracy `[seed, angle]` on the split's upright images, all rotated by one angle after another.
+
+        `progress`: passes the angles on, one by one, and shows how far it is.
+        """
         # Every original is followed by its copies, some of which are rotated by 0 degrees too.
         stride = 1 + COPIES_PER_IMAGE if split.angles.any() else 1
         upright, labels = split.images[::stride], split.labels[::stride]
         columns = []
-        for angle in angles:
+        for angle in progress(angles):
             counts = self.confusion(Split(rotated(upright, angle), labels, np.full_like(labels, angle)))
             columns.append(np.trace(counts, axis1=1, axis2=2) / len(labels))
         return np.stack(columns, axis=1)

@@ -1,9 +1,10 @@
 """What a training shows while it runs: a bar with an ETA, or lines where there is no terminal."""
 
 import time
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from experiments.runs.plan import Place
 from experiments.settings import DATASETS, RunConfig
@@ -67,6 +68,21 @@ class Bar:
             counts = position.validation_correct[str(self.config.setting)][-1]
             text += f", loss {loss:.4f}, validation {sum(counts) / len(counts) / self.num_validation:.4f}"
         return text
+
+
+def counted(console: Console, what: str, items: Sequence) -> Iterator:
+    """Passes items on and shows how many are done: a bar, or lines now and then where there is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
+    columns += (TextColumn("ETA"), TimeRemainingColumn())
+    started = said = time.monotonic()
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        for done, item in enumerate(bar.track(items, description=what), start=1):
+            yield item
+            now = time.monotonic()
+            if not console.is_terminal and now - said > _LINE_EVERY:
+                left = duration((now - started) / done * (len(items) - done))
+                console.print(f"{done} of {len(items)} {what}, about {left} to go")
+                said = now
 
 
 def duration(seconds: float) -> str:
