@@ -230,10 +230,10 @@ def _explanations(files):
             yield (
                 f"`{model}`: {train['ratio']:.2f} (rounds {train['low']:.2f} to {train['high']:.2f}) instead of 1.1. "
                 f"Both sides are bound by arithmetic: counting {_GFLOP_AN_IMAGE} GFLOP an image (direct convolution), "
-                f"ours runs at {share:.0%} of the peak that PyTorch's matrix product reached in the same run. A "
-                "profile gives a fifth of the time to copies of the dense layers' weights and of kernels into other layouts, "
-                "once for each slice; larger slices and the whole batch, with and without a loop over the seeds, "
-                "were slower."
+                f"ours runs at {share:.0%} of the peak that PyTorch's matrix product reached in the same run. In a "
+                "profile, a fifth of the time goes to copies of the dense layers' weights and of kernels into other "
+                "layouts, once for each slice; larger slices and the whole batch, with and without a loop over the "
+                "seeds, were slower."
             )
     slow = {name: s["first"] for name, s in files["scaling"]["build_seconds"].items() if s["first"] > 0.5}
     if slow:
