@@ -10,13 +10,15 @@ from tests.experiments import helpers
 
 
 @pytest.fixture
-def few_rungs(synthetic, monkeypatch):
+def few_rungs(synthetic):
     """Two rungs and the plain network on the synthetic data."""
-    rungs = settings.RUNGS[:3]
-    for name, spec in list(settings.MODELS.items()):
+    rungs, rows = settings.RUNGS[:3], dict(settings.MODELS)
+    for name, spec in rows.items():
         if spec.rung and spec.rung not in rungs:
-            monkeypatch.delitem(settings.MODELS, name)
-    return rungs
+            del settings.MODELS[name]
+    yield rungs
+    settings.MODELS.clear()  # rows put back one by one would stand at the end
+    settings.MODELS.update(rows)
 
 
 @pytest.mark.slow
