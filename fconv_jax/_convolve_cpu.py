@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 FEW_INPUTS, MANY_INPUTS, WINOGRAD_CHANNELS = 80, 800, 16
-CHUNK_IMAGES = 8
-"""Images of which a kernel's gradient is computed at a time."""
+WHOLE_BATCH, CHUNK_IMAGES = 32, 8
+"""A kernel's gradient of up to so many images is one convolution; of more, one for each chunk of so many."""
 
 
 def choose(algorithm: str, x, kernel, strides: int):
@@ -85,7 +85,7 @@ def _with_gradients_jvp(strides, width, primals, tangents):
 def along_input(x, kernel, *, strides, width):
     """The convolution as the transpose of the input's gradient, which is one in the canonical layout.
 
-    The gradient: y, strides apart, convolved with the kernel, turned around and with its features exchanged.
+    The gradient: y, strides apart, convolved with the kernel, flipped and with its features exchanged.
     """
     k, y = kernel.shape[0], jax.eval_shape(functools.partial(direct, strides=strides, width=width), x, kernel)
 
@@ -124,11 +124,12 @@ def along_kernel(x, kernel, *, strides, width):
         return taps.transpose(1, 2, 0, 3)
 
     def gradient(y):
-        if x.shape[0] <= CHUNK_IMAGES:
+        if not isinstance(x.shape[0], int) or x.shape[0] <= WHOLE_BATCH:  # no number: a symbol of `jax.export`
             return of_some(x, y)
         chunks = tuple(_in_chunks(array) for array in (x, y))
-        zero = jnp.zeros(kernel.shape, jnp.promote_types(x.dtype, y.dtype))
-        return jax.lax.scan(lambda total, chunk: (total + of_some(*chunk), None), zero, chunks)[0]
+        zero = jnp.zeros(kernel.shape, jnp.promote_types(y.dtype, jnp.float32))
+        total = jax.lax.scan(lambda total, chunk: (total + of_some(*chunk), None), zero, chunks)[0]
+        return total.astype(y.dtype)
 
     return jax.linear_transpose(gradient, y)(kernel)[0]
 

@@ -72,6 +72,7 @@ HARDEST = "images that do not divide, stride, even kernel"
     [(HARDEST, name) for name in DERIVATIVES] + [(case, "gradient") for case in SHAPES if case != HARDEST],
 )
 def test_gradients_in_the_canonical_layout(case, derivative, monkeypatch):
+    monkeypatch.setattr(cpu, "WHOLE_BATCH", 2)
     monkeypatch.setattr(cpu, "CHUNK_IMAGES", 2)
     *sizes, strides, padding = SHAPES[case]
     x, kernel = arrays(*sizes)
@@ -101,7 +102,7 @@ def test_every_algorithm(algorithm, derivative, k, inputs, outputs):
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 def test_types(dtype):
     with jax.enable_x64(dtype == "float64"):
-        x, kernel = (a.astype(dtype) for a in arrays(2, 7, 8, 3, 64, dtype=np.float64))
+        x, kernel = (a.astype(dtype) for a in arrays(36, 7, 8, 3, 64, dtype=np.float64))
         compute = DERIVATIVES["gradient"]
         plain = compute(functools.partial(cpu.direct, strides=1, width=1), x, kernel)
         assert_equal(compute(functools.partial(fc.convolve, padding=1), x, kernel), plain, dtype)
@@ -179,7 +180,7 @@ def test_layers_inside_nnx_scan():
 
 
 def test_it_lowers_for_cuda():
-    x, kernel = arrays(20, 7, 8, 3, 64)  # on a CPU: three chunks
+    x, kernel = arrays(36, 7, 8, 3, 64)  # on a CPU: five chunks
     for algorithm in ("auto", "loops", "direct"):
         with fc.convolution_algorithm(algorithm):
             step = jax.jit(jax.grad(functools.partial(loss, functools.partial(fc.convolve, padding=1)), (0, 1)))
@@ -188,6 +189,14 @@ def test_it_lowers_for_cuda():
         assert both.platforms == ("cpu", "cuda")
         assert "stablehlo.convolution" in only
         assert "stablehlo.while" not in only
+
+
+def test_a_gradient_with_a_symbolic_batch():
+    (batch,) = jax.export.symbolic_shape("b")
+    x, kernel = arrays(20, 7, 8, 3, 4)
+    gradient = jax.jit(jax.grad(functools.partial(loss, fc.convolve), 1))
+    shapes = jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype), jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
+    assert_equal(jax.export.export(gradient)(*shapes).call(x, kernel), gradient(x, kernel))
 
 
 def test_meshes():
