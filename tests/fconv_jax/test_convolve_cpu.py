@@ -125,7 +125,7 @@ def test_the_default_is_the_plain_convolution():
 
 @pytest.mark.parametrize("strides", [1, 2])
 def test_gradients_have_the_canonical_layout(strides):
-    """XLA runs any other layout 5 to 90 times slower on a CPU wherever it is not in a program's outermost level."""
+    """XLA runs any other layout 10 to 60 times slower on a CPU wherever it is not in a program's outermost level."""
     x, kernel = arrays(2, 9, 9, 3, 8)
 
     def layouts(algorithm):
