@@ -222,9 +222,9 @@ def _explanations(files):
     if checkout and checkout["ratio"]["median"] < 2.0:
         yield (
             f"`lenet_fconv_invariant` against version 0.1: {checkout['ratio']['median']:.2f} instead of 2. Its batches "
-            "of 16 are trained in one program without inner loops, and there XLA's own gradient of a kernel is not slow "
-            "on this machine (80 to 160 GFLOP/s, table below, where the machine of the goal had 7): version 0.1 had "
-            "that speed already. What is left is the difference to PyTorch's library, above."
+            "of 16 are trained in one program without inner loops, and there XLA's own gradient of a kernel is not "
+            "slow on this machine (80 to 160 GFLOP/s, table below, where the machine of the goal had 7): version 0.1 "
+            "had that speed already. What is left is the difference to PyTorch's library, above."
         )
     against = {(row["model"], row["batch_size"]): row for row in files["against_pytorch"]["rows"]}
     for model in ("lenet", "lenet_fconv"):

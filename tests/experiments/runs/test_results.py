@@ -24,11 +24,13 @@ def summary(right, correct, losses, seeds=(0, 4, 7)):
 def test_means_by_hand():
     got = summary([(5, 4), (3, 4), (5, 5)], [[2, 9], [7, 7], [8, 1]], [[1.0, 0.5]] * 3)
     assert got["test_accuracy"] == [0.9, 0.7, 1.0]
-    assert got["validation_accuracy"] == [0.9, 0.7, 0.8] and got["validation_curve"][2] == [0.8, 0.1]
+    assert got["validation_accuracy"] == [0.9, 0.7, 0.8]
+    assert got["validation_curve"][2] == [0.8, 0.1]
     assert got["mean"] == got["mean_all"] == pytest.approx(2.6 / 3)
     assert got["std"] == pytest.approx(math.sqrt((0.0333333**2 + 0.1666667**2 + 0.1333333**2) / 2), abs=1e-6)
     assert got["per_class_accuracy"] == [[1.0, 0.8], [0.6, 0.8], [1.0, 1.0]]
-    assert got["failed_seeds"] == [] and got["num_parameters"] == 7
+    assert got["failed_seeds"] == []
+    assert got["num_parameters"] == 7
 
 
 def test_failed_seeds_are_named_by_value_and_left_out():
@@ -49,7 +51,9 @@ def test_a_class_without_images_counts_as_nothing_right():
     confusion = np.int32([[[0, 0], [2, 6]]])
     curves = {"train_loss": [[1.0]], "validation_correct": [[5]]}
     got = results.summarize(config((0,)), curves, [1], confusion, num_validation=10)
-    assert got["per_class_accuracy"] == [[0.0, 0.75]] and got["test_accuracy"] == [0.75] and got["std"] is None
+    assert got["per_class_accuracy"] == [[0.0, 0.75]]
+    assert got["test_accuracy"] == [0.75]
+    assert got["std"] is None
 
 
 def test_json_is_strict_and_written_in_one_piece(tmp_path):
@@ -59,7 +63,8 @@ def test_json_is_strict_and_written_in_one_piece(tmp_path):
     before = path.read_bytes()
     with pytest.raises(TypeError):
         folder.write_json(path, {"a": object()})
-    assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == ["some.json"]
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["some.json"]
 
 
 def test_curves_are_rows_of_seed_and_epoch(tmp_path):
