@@ -71,12 +71,11 @@ class _Fault(Process):
         return code, seen, what
 
 
-def _each(lab, findings, every, attempt):
-    """Calls `attempt(folder, k, error)` for k = 1, 1 + every, ... until a process ends before its operation k.
+def _each(lab, findings, every, attempt, k=1):
+    """Calls `attempt(folder, k, error)` for k, k + every, ... until a process ends before its operation k.
 
     `attempt` returns (number of operations, the failed one, "continued" or "refused" or what is wrong).
     """
-    k = 1
     while True:
         folder = lab.folder("operation")
         seen, what, came = attempt(folder, k, ERRORS[(k - 1) // every % 2])
@@ -159,7 +158,7 @@ def _read_and_save(folder):
     return 0
 
 
-def fail_runs(lab: Laboratory, every: int = 1) -> Findings:
+def fail_runs(lab: Laboratory, every: int = 1, first: int = 1) -> Findings:
     """A small run from nothing to its results; where it is refused, --resume comes to the same numbers."""
     findings = Findings("each file operation of a run fails once, then --resume")
     reference = lab.folder("small")
@@ -180,13 +179,12 @@ def fail_runs(lab: Laboratory, every: int = 1) -> Findings:
         again = Process(lambda: _run(folder, *resume))
         if again.wait() or numbers(folder) != expected:
             return seen, what, f"wrong afterwards: {again.complaint()[-1000:]}"
+        if code:
+            return seen, what, "refused"
         best = Process(lambda: _evaluate(folder, lab.root / "small_evaluation"))
-        if what and best.wait():
-            return seen, what, f"wrong best/: {best.complaint()[-1000:]}"
-        best.wait()
-        return seen, what, "refused" if code else "continued"
+        return seen, what, f"wrong best/: {best.complaint()[-1000:]}" if best.wait() else "continued"
 
-    return _each(lab, findings, every, attempt)
+    return _each(lab, findings, every, attempt, first)
 
 
 def _synthetic():
