@@ -27,10 +27,11 @@ def main() -> int:
     operations.preload()
     rows, started = [], time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        lab = Laboratory(Path(folder), options.seed)
+        only = options.only.split(",") if options.only else []
+        lab = Laboratory(Path(folder), options.seed, trained=not only or not set(only) <= operations.NAMES)
         print(f"uninterrupted run: {lab.seconds:.1f} s", flush=True)
         checks = _checks(lab, options)
-        for name in options.only.split(",") if options.only else checks:
+        for name in only or checks:
             findings = checks[name]()
             rows.append(findings)
             print(f"{findings.name}: {findings.tries} tries, {findings.continued} continued to the same numbers, "

@@ -18,6 +18,7 @@ from tests.faults.laboratory import Findings, Laboratory, Process, is_one_line, 
 
 _LOADED = "FAULTS_LIBRARY"
 COMPILER = shutil.which("cc")
+NAMES = {"saves", "runs", "preparations"}
 ERRORS = (errno.ENOSPC, errno.EIO)
 SMALL = "--setting 1 --model lenet --dataset mnist_5k --seeds 0 --epochs 1 --batch-size 32"
 """Options of the run whose operations fail, on some 100 synthetic images."""
