@@ -12,7 +12,7 @@ from tests.faults import operations
 def test_faults_lose_nothing_and_falsify_nothing(tmp_path):
     table = tmp_path / "faults.md"
     command = [sys.executable, "-m", "tests.faults", "--kills", "1", "--short", "--output", str(table)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900)
     assert done.returncode == 0, done.stdout
     rows = [line.split("|")[2:6] for line in table.read_text().splitlines() if line.startswith("| ")][1:]
     assert len(rows) == (16 if operations.COMPILER else 13)
