@@ -230,9 +230,15 @@ def test_each_of_several_processes_works_for_itself(monkeypatch):
     assert options.barrier_sync_key_prefix == "process1"
 
 
-def test_a_stopped_save_has_days(saved, monkeypatch):
-    seen = []
-    monkeypatch.setattr(ocp, "AsyncOptions", lambda **options: seen.append(options) or types.SimpleNamespace(**options))
-    with contextlib.suppress(Exception):
-        Checkpoints(saved).close()
-    assert seen[0]["timeout_secs"] > 7 * 24 * 3600
+def test_saves_are_made_in_the_background_and_a_stopped_one_has_days(tmp_path, monkeypatch):
+    seen = {}
+
+    def noting(make):
+        return lambda **options: seen.update(options) or make(**options)
+
+    for name in ("AsyncOptions", "CheckpointManagerOptions"):
+        monkeypatch.setattr(ocp, name, noting(getattr(ocp, name)))
+    Checkpoints(tmp_path / "best").close()
+    assert (tmp_path / "best").is_dir()
+    assert seen["timeout_secs"] > 7 * 24 * 3600
+    assert seen["enable_async_checkpointing"]
