@@ -11,7 +11,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from flax import nnx
 
+import fconv_jax as fc
 from experiments.runs import checkpoints
 from experiments.runs.checkpoints import CheckpointError, Checkpoints
 from tests.experiments import helpers
@@ -242,3 +244,16 @@ def test_saves_are_made_in_the_background_and_a_stopped_one_has_days(tmp_path, m
     assert (tmp_path / "best").is_dir()
     assert seen["timeout_secs"] > 7 * 24 * 3600
     assert seen["enable_async_checkpointing"]
+
+
+def test_bases_bear_the_names_of_their_layers():
+    class Stage(nnx.Module):
+        def __init__(self):
+            self.conv = fc.LiftingFConv(1, 2, 3, rngs=nnx.Rngs(0))
+
+    class Network(nnx.Module):
+        def __init__(self):
+            self.stage, self.dense = Stage(), nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+
+    record = checkpoints.basis_record(Network())
+    assert record == {"stage.conv": checkpoints._sketch(Network().stage.conv.fourier_basis.values)}

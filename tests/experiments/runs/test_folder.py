@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import filelock
 import pytest
 
 from experiments.rules import InputError
@@ -193,3 +194,19 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, where):
     cannot = pytest.raises(InputError, match=r"cannot be written \(.+\): choose another --output")
     with cannot, folders.locked(tmp_path / where):
         pass
+
+
+def test_the_lock_is_asked_for_without_waiting_and_given_back(tmp_path, monkeypatch):
+    made, waited = [], []
+
+    class Noting(filelock.FileLock):
+        def acquire(self, timeout=None, **options):
+            made.append(self)
+            waited.append(timeout)
+            return super().acquire(timeout=timeout, **options)
+
+    monkeypatch.setattr(folders, "FileLock", Noting)
+    with folders.locked(tmp_path):
+        assert made[0].is_locked
+    assert waited == [0]
+    assert not made[0].is_locked
