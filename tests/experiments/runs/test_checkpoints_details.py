@@ -257,3 +257,14 @@ def test_bases_bear_the_names_of_their_layers():
 
     record = checkpoints.basis_record(Network())
     assert record == {"stage.conv": checkpoints._sketch(Network().stage.conv.fourier_basis.values)}
+
+
+def test_a_reader_opens_to_read_only_and_closes(saved, monkeypatch):
+    seen, closed = {}, []
+    options, close = ocp.CheckpointManagerOptions, ocp.CheckpointManager.close
+    monkeypatch.setattr(ocp, "CheckpointManagerOptions", lambda **more: seen.update(more) or options(**more))
+    monkeypatch.setattr(ocp.CheckpointManager, "close", lambda self: closed.append(True) or close(self))
+    for read in (checkpoints.has_checkpoint, checkpoints.restore_record, lambda x: checkpoints.restore(x, target())):
+        read(saved)
+    assert seen["read_only"]
+    assert len(closed) == 3
