@@ -156,4 +156,12 @@ def test_numbers_stand_at_the_right_of_their_columns():
     lines = console.file.getvalue().splitlines()
     (seed,) = (line for line in lines if "12345" in line)
     (deviation,) = (line for line in lines if " std " in line)
+    assert lines[lines.index(seed) + 1].startswith("├")  # a line between the seeds and their mean
     assert deviation.index("std") + 3 == seed.index("12345") + 5
+
+
+@pytest.mark.parametrize("name", ["best_epoch", "test_accuracy", "per_class_accuracy"])
+def test_tables_of_fewer_seeds_than_there_are_are_not_printed(name):
+    contents = summary([(5, 4), (4, 3)], [[2, 9], [8, 1]], [[1.0, 0.5]] * 2, seeds=(0, 7))
+    with pytest.raises(ValueError, match="zip"):
+        said(contents | {name: contents[name][:1]})
