@@ -85,7 +85,7 @@ def test_a_basis_of_another_shape_is_another_one():
     ("error", "says"),
     [
         (
-            RuntimeError("writing x: No space left on device [os_error_code='28']"),
+            RuntimeError("writing it: No space left on device [os_error_code='28']"),
             "(No space left on device); make room,",
         ),
         (ValueError("some\n  trouble"), "(some trouble); make room,"),
