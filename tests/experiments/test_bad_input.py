@@ -111,57 +111,75 @@ def test_output_that_cannot_be(synthetic, tmp_path, capfd):
         helpers.assert_refused(capfd, tmp_path, helpers.run, *RUN.split(), "--output", output, *more, says=says)
 
 
-def change(**fields):
-    return lambda config: {**config, **fields}
+def without(config, name):
+    return {other: value for other, value in config.items() if other != name}
+
+
+def wrong(**field):
+    """What is said of a field that no run can have, and the damage."""
+    (name,) = field
+    return f"config.json is damaged ({name}: ", lambda config: {**config, **field}
+
+
+def different(**field):
+    """What is said of a field that another run could have, and the damage."""
+    ((name, value),) = field.items()
+    return f"was started with {name} {value!r}, now it is ", lambda config: {**config, **field}
 
 
 CONFIGS = {
-    "empty": lambda config: "",
-    "cut": lambda config: json.dumps(config)[:50],
-    "not JSON": lambda config: "model: lenet",
-    "not text": lambda config: b"\xff\xfe\x00\x01",
-    "a list": lambda config: [],
-    "a number": lambda config: 3,
-    "null": lambda config: None,
-    "nothing in it": lambda config: {},
-    "a field gone": lambda config: {name: value for name, value in config.items() if name != "epochs"},
-    "no digest": lambda config: {name: value for name, value in config.items() if name != "data_digest"},
-    "another digest": change(data_digest="0" * 64),
-    "seeds a number": change(seeds=3),
-    "seeds a text": change(seeds="03"),
-    "no seeds": change(seeds=[]),
-    "seeds twice": change(seeds=[0, 0]),
-    "a seed below 0": change(seeds=[-1]),
-    "a seed a fraction": change(seeds=[0.5]),
-    "a seed null": change(seeds=[None]),
-    "epochs a text": change(epochs="2"),
-    "epochs 0": change(epochs=0),
-    "epochs true": change(epochs=True),
-    "epochs a fraction": change(epochs=1.5),
-    "batch size 0": change(batch_size=0),
-    "batch size null": change(batch_size=None),
-    "learning rate a text": change(learning_rate="fast"),
-    "learning rate not a number": change(learning_rate=float("nan")),
-    "learning rate below 0": change(learning_rate=-1.0),
-    "an unknown schedule": change(schedule="linear"),
-    "weight decay below 0": change(weight_decay=-1.0),
-    "label smoothing of 1": change(label_smoothing=1.0),
-    "unknown init": change(init="xavier"),
-    "init a list": change(init=["he"]),
-    "unknown precision": change(precision="float16"),
-    "unknown seed map": change(seed_map="pmap"),
-    "seed map a list": change(seed_map=[]),
-    "another model": change(model="alexnet"),
-    "unknown model": change(model="lenot"),
-    "another setting": change(setting=2),
-    "setting a text": change(setting="1"),
-    "unknown dataset": change(dataset="mnist_6k"),
-    "data seed below 0": change(data_seed=-1),
+    "empty": ("Expecting value", lambda config: ""),
+    "cut": ("Unterminated string", lambda config: json.dumps(config)[:50]),
+    "not JSON": ("Expecting value", lambda config: "model: lenet"),
+    "not text": ("can't decode byte 0xff", lambda config: b"\xff\xfe\x00\x01"),
+    "a list": ("no configuration", lambda config: []),
+    "a number": ("no configuration", lambda config: 3),
+    "null": ("no configuration", lambda config: None),
+    "nothing in it": ("'model' is missing", lambda config: {}),
+    "a field gone": (
+        "'epochs' is missing",
+        lambda config: {name: value for name, value in config.items() if name != "epochs"},
+    ),
+    "no digest": (
+        "started with data_digest None",
+        lambda config: {name: value for name, value in config.items() if name != "data_digest"},
+    ),
+    "another digest": different(data_digest="0" * 64),
+    "seeds a number": wrong(seeds=3),
+    "seeds a text": wrong(seeds="03"),
+    "no seeds": wrong(seeds=[]),
+    "seeds twice": wrong(seeds=[0, 0]),
+    "a seed below 0": wrong(seeds=[-1]),
+    "a seed a fraction": wrong(seeds=[0.5]),
+    "a seed null": wrong(seeds=[None]),
+    "epochs a text": wrong(epochs="2"),
+    "epochs 0": wrong(epochs=0),
+    "epochs true": wrong(epochs=True),
+    "epochs a fraction": wrong(epochs=1.5),
+    "batch size 0": wrong(batch_size=0),
+    "batch size null": wrong(batch_size=None),
+    "learning rate a text": wrong(learning_rate="fast"),
+    "learning rate not a number": wrong(learning_rate=float("nan")),
+    "learning rate below 0": wrong(learning_rate=-1.0),
+    "an unknown schedule": wrong(schedule="linear"),
+    "weight decay below 0": wrong(weight_decay=-1.0),
+    "label smoothing of 1": wrong(label_smoothing=1.0),
+    "unknown init": wrong(init="xavier"),
+    "init a list": wrong(init=["he"]),
+    "unknown precision": wrong(precision="float16"),
+    "unknown seed map": wrong(seed_map="pmap"),
+    "seed map a list": wrong(seed_map=[]),
+    "another model": different(model="alexnet"),
+    "unknown model": wrong(model="lenot"),
+    "another setting": different(setting=2),
+    "setting a text": wrong(setting="1"),
+    "unknown dataset": wrong(dataset="mnist_6k"),
+    "data seed below 0": wrong(data_seed=-1),
 }
 
 
-@pytest.mark.parametrize("damage", CONFIGS.values(), ids=CONFIGS)
-def test_damaged_configurations(synthetic, finished, tmp_path, capfd, damage):
+@pytest.mark.parametrize(("says", "damage"), CONFIGS.values(), ids=CONFIGS)
+def test_damaged_configurations(synthetic, finished, tmp_path, capfd, says, damage):
     """Of a run that is resumed, with and without the option that the damaged one would stand for."""
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
@@ -171,7 +189,7 @@ def test_damaged_configurations(synthetic, finished, tmp_path, capfd, damage):
         contents = json.dumps(contents)
     (folder / "config.json").write_bytes(contents.encode() if isinstance(contents, str) else contents)
     words = ["--setting", 1, "--model", "lenet", "--output", folder, "--resume"]
-    helpers.assert_refused(capfd, tmp_path, helpers.run, *words, says="")
+    helpers.assert_refused(capfd, tmp_path, helpers.run, *words, says=says)
 
 
 def test_a_folder_without_configuration_is_not_resumed(synthetic, finished, tmp_path, capfd):

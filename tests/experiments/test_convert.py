@@ -35,7 +35,8 @@ def test_converted_network_keeps_its_filters_and_is_evaluated(checkpoint, tmp_pa
     options = ["--dataset", "mnist_5k", "--data-dir", str(tmp_path / "data")]
     assert evaluate.main([str(output), *options]) == 0
     evaluation = json.loads((output / "evaluation.json").read_text())
-    assert len(evaluation["test_accuracy"]) == 1 and evaluation["model"] == "lenet_fconv"
+    assert len(evaluation["test_accuracy"]) == 1
+    assert evaluation["model"] == "lenet_fconv"
 
     arrays = Evaluator(output).arrays
     state = np.load(checkpoint)
@@ -65,5 +66,6 @@ def test_what_does_not_fit_is_refused_and_nothing_written(case, checkpoint, tmp_
         convert.main([str(checkpoint), "--model", model, "--output", str(output)])
     assert stop.value.code == 2
     error = capsys.readouterr().err
-    assert "Traceback" not in error and "error:" in error.splitlines()[-1]
+    assert "Traceback" not in error
+    assert "error:" in error.splitlines()[-1]
     assert sorted(pathlib.Path(tmp_path).rglob("*")) == before

@@ -30,7 +30,8 @@ def test_repeats_the_runs_test_from_its_best_folder_alone(synthetic, own, finish
             else (evaluated[name] == results[name])
         ), name
     after = helpers.tree(own)
-    assert {name: after[name] for name in before} == before and set(after) - set(before) == {"evaluation.json"}
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"evaluation.json"}
 
 
 def test_another_setting_and_every_angle_elsewhere(synthetic, own, tmp_path):
@@ -42,12 +43,15 @@ def test_another_setting_and_every_angle_elsewhere(synthetic, own, tmp_path):
     assert (evaluated["setting"], evaluated["trained_on"]["setting"]) == (3, 1)
     assert np.sum(evaluated["confusion"]) == 2 * 5 * helpers.SIZES["test"]
     angles, accuracy = evaluated["angles"]["angle"], np.asarray(evaluated["angles"]["accuracy"])
-    assert angles == list(range(-180, 181, 15)) and accuracy.shape == (2, 25)
+    assert angles == list(range(-180, 181, 15))
+    assert accuracy.shape == (2, 25)
     np.testing.assert_array_equal(accuracy[:, 0], accuracy[:, -1])  # -180 and 180 degrees
     upright = Evaluator(own).confusion(helpers.split("test", False))
     own_accuracy = np.trace(upright, axis1=1, axis2=2) / helpers.SIZES["test"]
     np.testing.assert_array_equal(accuracy[:, angles.index(0)], own_accuracy)
     rows = list(csv.DictReader((output / "angles.csv").read_text().splitlines()))
-    assert len(rows) == 50 and rows[30]["seed"] == "3" and rows[30]["angle"] == "-105"
+    assert len(rows) == 50
+    assert rows[30]["seed"] == "3"
+    assert rows[30]["angle"] == "-105"
     assert float(rows[30]["accuracy"]) == pytest.approx(accuracy[1, 5], rel=1e-5)
     assert (output / "angles.png").read_bytes().startswith(b"\x89PNG")

@@ -39,10 +39,13 @@ def test_report_gathers_runs_and_keeps_earlier_ones(tmp_path, capsys):
     assert "report.html" in capsys.readouterr().out
     assert {path.name for path in (out / "mnist_5k").iterdir()} == {"setting1_lenet", "setting1_lenet_fconv"}
     text = (out / "table2.md").read_text()
-    assert "not MNIST" in text and "**0.100**" in text and "lenet_fconv - lenet" in text
+    assert "not MNIST" in text
+    assert "**0.100**" in text
+    assert "lenet_fconv - lenet" in text
     with (out / "table2.csv").open() as file:
         rows = list(csv.reader(file))
-    assert len(rows) == 3 and rows[1][2] == "lenet"
+    assert len(rows) == 3
+    assert rows[1][2] == "lenet"
     for name in ("figure3.png", "confusion.png", "angles.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
     page = Page((out / "report.html").read_text())
@@ -88,7 +91,8 @@ def test_two_runs_of_one_cell_are_refused(tmp_path, capsys):
     named = [save(tmp_path / f"run{number}", helpers.cell("lenet")) for number in range(2)]
     with pytest.raises(SystemExit) as stop:
         report.main([*named, "--output", str(tmp_path / "out")])
-    assert stop.value.code == 2 and "are runs of one cell" in capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "are runs of one cell" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -132,5 +136,6 @@ def test_a_damaged_table_of_angles_is_refused_before_anything_is_written(tmp_pat
     run = save(tmp_path / "run", helpers.cell("lenet"), angles)
     with pytest.raises(SystemExit) as stop:
         report.main([run, "--output", str(tmp_path / "out")])
-    assert stop.value.code == 2 and "angles.csv is not a table of angles" in capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "angles.csv is not a table of angles" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -45,7 +45,8 @@ def test_a_pair_gives_what_single_runs_give_and_is_not_trained_again(tmp_path, c
     capfd.readouterr()
     assert sweep.main(pair) == 0
     said = capfd.readouterr().out
-    assert "training 1 of 1: lenet, settings 1, 3" in said and said.count("setting3_lenet_mnist_5k") == 1
+    assert "training 1 of 1: lenet, settings 1, 3" in said
+    assert said.count("setting3_lenet_mnist_5k") == 1
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").rglob("*") if path.is_file()}
 
 
@@ -71,10 +72,13 @@ def test_failed_trainings_are_named_at_the_end_and_the_others_done(swept):
     process = start("--settings", "1,2")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert "training 2 of 2: lenet, setting 2" in out and (folder / "setting2_lenet_mnist_5k/results.json").exists()
+    assert "training 2 of 2: lenet, setting 2" in out
+    assert (folder / "setting2_lenet_mnist_5k/results.json").exists()
     last = err.strip().splitlines()[-2:]
-    assert "failed: lenet, setting 1: " in last[0] and "config.json is damaged" in last[0]
-    assert "1 of 2 trainings failed" in last[1] and "Traceback" not in err
+    assert "failed: lenet, setting 1: " in last[0]
+    assert "config.json is damaged" in last[0]
+    assert "1 of 2 trainings failed" in last[1]
+    assert "Traceback" not in err
 
 
 @pytest.mark.slow
@@ -83,7 +87,9 @@ def test_a_cell_that_another_process_works_on_is_left_to_it(swept):
     with folders.locked(folder / "setting1_lenet_mnist_5k"):
         process = start("--settings", "1,2")
         out, err = process.communicate(timeout=120)
-    assert process.returncode == 0 and "at work on it: lenet, setting 1" in out and "Traceback" not in err
+    assert process.returncode == 0
+    assert "at work on it: lenet, setting 1" in out
+    assert "Traceback" not in err
     assert (folder / "setting2_lenet_mnist_5k/results.json").exists()
     assert {path.name for path in (folder / "setting1_lenet_mnist_5k").iterdir()} == {".lock"}
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.faults import changed_bytes, kills, limits
+from tests.faults import changed_bytes, kills, limits, operations
 from tests.faults.laboratory import RUN, Laboratory
 
 
@@ -21,19 +21,24 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="of each kind (default 20)")
     parser.add_argument("--short", action="store_true", help="few files and limits: the form that CI runs")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument("--only", default="", help="names of faults, such as saves,runs (default all)")
     parser.add_argument("--output", type=Path, help="a Markdown file for the table")
     options = parser.parse_args()
+    operations.preload()
     rows, started = [], time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        lab = Laboratory(Path(folder), options.seed)
+        only = options.only.split(",") if options.only else []
+        lab = Laboratory(Path(folder), options.seed, trained=not only or not set(only) <= operations.NAMES)
         print(f"uninterrupted run: {lab.seconds:.1f} s", flush=True)
-        for check in _checks(lab, options):
-            findings = check()
+        checks = _checks(lab, options)
+        for name in only or checks:
+            findings = checks[name]()
             rows.append(findings)
             print(f"{findings.name}: {findings.tries} tries, {findings.continued} continued to the same numbers, "
                   f"{findings.refused} refused in one line, {len(findings.wrong)} wrong", flush=True)  # fmt: skip
             for wrong in findings.wrong:
                 print(f"  WRONG: {wrong}", flush=True)
+    operations.clean()
     if options.output:
         seconds = time.monotonic() - started
         options.output.write_text(_table(rows, lab.seconds, seconds), encoding="utf-8")
@@ -42,19 +47,33 @@ def main() -> int:
 
 
 def _checks(lab, options):
-    yield lambda: kills.kill_runs(lab, options.kills)
-    yield lambda: kills.kill_saves(lab, options.kills)
-    yield lambda: kills.kill_preparations(lab, options.kills)
-    every = 8 if options.short else 1
-    yield lambda: changed_bytes.change_best(lab, every)
-    yield lambda: changed_bytes.change_resume(lab, every)
-    yield lambda: changed_bytes.change_values(lab, 4 if options.short else 1)
-    sizes = (1_000, 200_000) if options.short else (0, 100, 1_000, 20_000, 200_000, 1_000_000, 2_500_000, 20_000_000)
-    yield lambda: limits.full_disks(lab, sizes)
-    numbers = (24,) if options.short else (6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 128)
-    yield lambda: limits.few_descriptors(lab, numbers)
-    yield lambda: limits.read_only(lab)
-    yield lambda: limits.two_runs(lab)
+    """The faults by name, each a function that makes them; in the short form every 8th file or the like."""
+    short, count = options.short, options.kills
+    sizes = (1_000, 200_000) if short else (0, 100, 1_000, 20_000, 200_000, 1_000_000, 2_500_000, 20_000_000)
+    numbers = (24,) if short else (6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 128)
+    every, sparse = (8, 40) if short else (1, 1)
+    checks = {
+        "kill_runs": lambda: kills.kill_runs(lab, count),
+        "kill_saves": lambda: kills.kill_saves(lab, count),
+        "kill_preparations": lambda: kills.kill_preparations(lab, count),
+        "best": lambda: changed_bytes.change_best(lab, every),
+        "resume": lambda: changed_bytes.change_resume(lab, every),
+        "values": lambda: changed_bytes.change_values(lab, 4 if short else 1),
+        "blocks_of_best": lambda: changed_bytes.change_blocks(lab, "best", sparse),
+        "blocks_of_resume": lambda: changed_bytes.change_blocks(lab, "resume", sparse),
+        "blocks_of_data": lambda: changed_bytes.change_data(lab, 10 * sparse if short else 1),
+        "disks": lambda: limits.full_disks(lab, sizes),
+        "descriptors": lambda: limits.few_descriptors(lab, numbers),
+        "read_only": lambda: limits.read_only(lab),
+        "two_runs": lambda: limits.two_runs(lab),
+    }
+    if operations.COMPILER:
+        checks |= {
+            "saves": lambda: operations.fail_saves(lab, sparse),
+            "runs": lambda: operations.fail_runs(lab, 2 * sparse if short else 1),
+            "preparations": lambda: operations.fail_preparations(lab, 7 if short else 1),
+        }
+    return checks
 
 
 def _table(rows, run_seconds, seconds):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tests.faults.laboratory import Findings, Laboratory, Process, is_one_line, numbers
 
+BLOCK = 4096
+
 
 def change_best(lab: Laboratory, every: int = 1) -> Findings:
     """Changes best/, which `evaluate` reads."""
@@ -51,6 +53,92 @@ def change_values(lab: Laboratory, every: int = 1) -> Findings:
         _note(findings, name, process, code, right=False, absent=not output.exists())
         shutil.rmtree(folder)
     return findings
+
+
+def change_blocks(lab: Laboratory, part: str, every: int = 1) -> Findings:
+    """Changes a byte in every 4 KiB of best/ or resume/, which are then restored, all in one process."""
+    folder = lab.folder("blocks")
+    shutil.copytree(lab.reference / part, folder)
+    findings = Findings(f"a byte changed in every 4 KiB of {part}/, then a restore")
+    return _in_blocks(lab, findings, folder, every, lambda: _restoring(folder))
+
+
+def change_data(lab: Laboratory, every: int = 1) -> Findings:
+    """Changes a byte in every 4 KiB of a prepared data set, which is then loaded, all in one process."""
+    folder = lab.folder("data")
+    shutil.copytree(lab.data, folder)
+    findings = Findings("a byte changed in every 4 KiB of a prepared data set, then loaded")
+    return _in_blocks(lab, findings, folder, every, lambda: _loading(folder))
+
+
+def _in_blocks(lab, findings, folder, every, prepare):
+    """`prepare` returns a function that gives what the folder holds and raises `InputError` if that cannot be used."""
+    places = [
+        (path, start + lab.draw.randrange(min(BLOCK, path.stat().st_size - start)), 1 << lab.draw.randrange(8))
+        for path in sorted(folder.rglob("*")) if path.is_file()
+        for start in range(0, path.stat().st_size, BLOCK)
+    ][::every]  # fmt: skip
+    results = lab.folder("outcomes")
+    process = Process(lambda: _try_all(prepare(), places, results))
+    code = process.wait(timeout=3600)
+    outcomes = results.read_text().splitlines()
+    findings.continued, findings.refused = outcomes.count("same"), outcomes.count("refused")
+    for (path, position, bit), outcome in zip(places, outcomes, strict=False):
+        if outcome not in ("same", "refused"):
+            findings.wrong.append(f"{path.relative_to(folder)}, byte {position}, bit {bit}: {outcome}")
+    if code or len(outcomes) < len(places):
+        findings.wrong.append(
+            f"after {len(outcomes)} of {len(places)}: exit code {code}: {process.complaint()[-1000:]}"
+        )
+    return findings
+
+
+def _try_all(read, places, results):
+    from experiments.rules import InputError
+
+    good = read()
+    with results.open("w", buffering=1) as file:
+        for path, position, bit in places:
+            with path.open("r+b", buffering=0) as changed:
+                changed.seek(position)
+                right = changed.read(1)
+                changed.seek(position)
+                changed.write(bytes([right[0] ^ bit]))
+                try:
+                    outcome = "same" if read() == good else "other numbers"
+                except InputError as error:
+                    outcome = "several lines" if "\n" in str(error) else "refused"
+                except Exception as error:
+                    outcome = " ".join(repr(error).split())
+                changed.seek(position)
+                changed.write(right)
+            print(outcome, file=file)
+    return 0
+
+
+def _restoring(folder):
+    import jax
+
+    from experiments.runs import checkpoints
+
+    manager, step, _ = _saved(folder)
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), manager.item_metadata(step).arrays
+    )
+    manager.close()
+
+    def read():
+        arrays, record = checkpoints.restore(folder, target)
+        return checkpoints.digest(arrays, record)
+
+    return read
+
+
+def _loading(folder):
+    from experiments import data
+
+    return lambda: data.digest(data.load("mnist_5k", 1, data_dir=folder))
 
 
 def _note(findings, name, process, code, *, right, absent):

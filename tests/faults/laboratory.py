@@ -86,7 +86,7 @@ class Process:
                 self._code = os.waitstatus_to_exitcode(status)
         return self._code
 
-    def wait(self, timeout: float = 180.0) -> int:
+    def wait(self, timeout: float = 600.0) -> int:
         """Its exit code; a process that hangs is killed and counts as -1000."""
         limit = time.monotonic() + timeout
         while self.poll() is None:
@@ -125,9 +125,9 @@ def _become(action, output, prepare):
 
 
 class Laboratory:
-    """A folder with prepared data and one uninterrupted run, the measure of all others."""
+    """A folder with prepared data and one uninterrupted run, the measure of all others; neither if not `trained`."""
 
-    def __init__(self, root: Path, seed: int = 0):
+    def __init__(self, root: Path, seed: int = 0, *, trained: bool = True):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "cache")
         devices.configure("lenet", 2)
         os.environ["MPLCONFIGDIR"] = str(root / "matplotlib")
@@ -140,6 +140,11 @@ class Laboratory:
         loop.SAVING_SHARE, loop.SHORTEST_SECONDS = 1.0, 0.0
         self.root, self.draw, self._count = root, random.Random(seed), 0
         self.data, self.reference = root / "data", root / "reference"
+        self.seconds, self.numbers = 0.0, {}
+        if trained:
+            self._train()
+
+    def _train(self):
         for _ in range(2):  # the second one with compiled programs
             shutil.rmtree(self.reference, ignore_errors=True)
             started = time.monotonic()

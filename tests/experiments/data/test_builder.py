@@ -61,7 +61,8 @@ def test_tfds_own_reader_reads_the_prepared_files(tmp_path):
     }
     source = builder.as_data_source(split="test")
     first = source[0]
-    assert first["image"].shape == SHAPE and first["image"].dtype == np.uint8
+    assert first["image"].shape == SHAPE
+    assert first["image"].dtype == np.uint8
     assert [source[i]["angle"] == 0 for i in range(6)] == [True, False, False, False, False, True]
     assert {source[i]["label"] for i in range(500)} == {0}
 

@@ -108,13 +108,16 @@ def test_auto_offline_is_the_embedded_digits_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "is_reachable", lambda dataset: False)
     name, line = resolve_dataset("auto", tmp_path)
     assert name == "mnist_5k"
-    assert "mnist_5k" in line and str(tmp_path / "downloads" / "manual" / "mnist") in line and "\n" not in line
+    assert "mnist_5k" in line
+    assert str(tmp_path / "downloads" / "manual" / "mnist") in line
+    assert "\n" not in line
 
 
 def test_auto_online_or_prepared_is_mnist(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "is_reachable", lambda dataset: True)
     name, line = resolve_dataset("auto", tmp_path)
-    assert name == "mnist" and "downloaded" in line
+    assert name == "mnist"
+    assert "downloaded" in line
     monkeypatch.setattr(loading, "is_reachable", lambda dataset: pytest.fail("asked the network for nothing"))
     prepared_directory(tmp_path, "mnist", 1, 0).mkdir(parents=True)
     assert resolve_dataset("auto", tmp_path) == ("mnist", None)
@@ -146,7 +149,8 @@ def test_full_disk_is_named_and_fixed(root, tmp_path):
             print(error)
     """
     out, err = run_python(code, tmp_path).communicate(timeout=60)
-    assert "can't prepare mnist_5k" in out and out.count("\n") == 1, (out, err)
+    assert "can't prepare mnist_5k" in out, (out, err)
+    assert out.count("\n") == 1, (out, err)
     assert not prepared_directory(tmp_path, "mnist_5k", 1, 0).exists()
     assert_equal(load("mnist_5k", 1, data_dir=tmp_path), load("mnist_5k", 1, data_dir=root))
 
@@ -199,7 +203,8 @@ def test_damaged_data_are_noticed(prepared, tmp_path, damage):
     with pytest.raises(DataError) as caught:
         load("mnist_5k", 1, data_dir=tmp_path)
     assert str(caught.value).startswith(f"the prepared data in {prepared} are damaged")
-    assert "delete this folder" in str(caught.value) and "\n" not in str(caught.value)
+    assert "delete this folder" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_killed_preparation_is_taken_up(root, tmp_path):
@@ -217,7 +222,8 @@ def test_killed_preparation_is_taken_up(root, tmp_path):
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     folder = prepared_directory(tmp_path, "mnist_5k", 4, 0)
-    assert not folder.exists() and list(folder.parent.glob("incomplete.*"))
+    assert not folder.exists()
+    assert list(folder.parent.glob("incomplete.*"))
     assert_equal(load("mnist_5k", 4, data_dir=tmp_path), load("mnist_5k", 4, data_dir=root))
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 

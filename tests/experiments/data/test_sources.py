@@ -68,7 +68,8 @@ def failure(root, dataset="mnist"):
     with pytest.raises(DataError) as caught:
         data.load(dataset, 1, data_dir=root)
     assert "\n" not in str(caught.value)
-    assert not any(root.glob("rotated_mnist/mnist*/*")) and not any(root.glob("rotated_mnist/fashion*/*"))
+    assert not any(root.glob("rotated_mnist/mnist*/*"))
+    assert not any(root.glob("rotated_mnist/fashion*/*"))
     return str(caught.value)
 
 

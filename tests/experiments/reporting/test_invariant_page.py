@@ -31,16 +31,20 @@ def test_the_numbers_are_those_of_the_cells(tmp_path):
     head, _, *rows = table((tmp_path / "invariant.md").read_text())
     assert len(rows) == ASKED
     ours = {row[0].split(",")[0]: row[head.index("`lenet_fconv_invariant`")] for row in rows}
-    assert ours["setting 3"].startswith("0.9400 ±") and ours["setting 1"].startswith("0.9650 ±")
+    assert ours["setting 3"].startswith("0.9400 ±")
+    assert ours["setting 1"].startswith("0.9650 ±")
     assert ours["setting 2"] == "not run here"
     # rotated accuracies: (5 0.95 - 0.97) / 4 = 0.945 and (5 0.93 - 0.95) / 4 = 0.925
     assert ours["upright minus rotated accuracy"].startswith(f"{np.mean([0.025, 0.025]):.4f}")
     assert ours["the worst angle"] == "0.9050"
     reached = {row[0].split(",")[0]: row[head.index("reached")] for row in rows}
-    assert reached["setting 3"] == "at least" and reached["upright minus rotated accuracy"] == "at least"
-    assert reached["the worst angle"] == "**no**" and reached["setting 2"] == "not run here"
+    assert reached["setting 3"] == "at least"
+    assert reached["upright minus rotated accuracy"] == "at least"
+    assert reached["the worst angle"] == "**no**"
+    assert reached["setting 2"] == "not run here"
     assert reached["setting 1"] == "-"  # there is no plain network to compare with
-    assert {row[-1] for row in rows} == {"not run here"} and rows[0][1] == "not run here"
+    assert {row[-1] for row in rows} == {"not run here"}
+    assert rows[0][1] == "not run here"
 
 
 def test_points_above_the_plain_network(tmp_path):
@@ -67,7 +71,8 @@ def test_a_short_run_of_the_large_network_is_told(tmp_path):
     )
     invariant_page.write(tmp_path, kept | {tmp_path / "large": large})
     (line,) = (line for line in (tmp_path / "invariant.md").read_text().splitlines() if "made for GPUs" in line)
-    assert "setting 3 of" in line and line.endswith("seeds 7: 0.8750.")
+    assert "setting 3 of" in line
+    assert line.endswith("seeds 7: 0.8750.")
 
 
 def test_results_of_before_label_smoothing_and_angles_without_zero(tmp_path):

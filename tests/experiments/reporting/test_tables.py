@@ -61,4 +61,7 @@ def test_a_network_that_has_not_left_chance_is_said_to():
     stuck = helpers.cell("alexnet_fconv", accuracy=(0.1, 0.1), failed=(0, 1), seeds=(0, 1))
     notes = tables.accuracy_table([stuck, helpers.cell("alexnet_fconv", setting=2)]).notes
     said = [note for note in notes if "had not left chance" in note]
-    assert len(said) == 1 and "setting 1" in said[0] and "28 steps" in said[0] and "report's initial" in said[0]
+    assert len(said) == 1
+    assert "setting 1" in said[0]
+    assert "28 steps" in said[0]
+    assert "report's initial" in said[0]

@@ -54,11 +54,13 @@ def saved(tmp_path_factory):
 def test_a_save_comes_back_bit_for_bit(saved):
     got, record = checkpoints.restore(saved, target(arrays()))
     for first, second in zip(jax.tree.leaves(got), jax.tree.leaves(arrays()), strict=True):
-        assert first.dtype == second.dtype and np.asarray(first).tobytes() == np.asarray(second).tobytes()
+        assert first.dtype == second.dtype
+        assert np.asarray(first).tobytes() == np.asarray(second).tobytes()
     assert jax.tree.structure(got) == jax.tree.structure(arrays())
     assert {name: record[name] for name in RECORD} == RECORD
     assert checkpoints.restore_record(saved) == record
-    assert checkpoints.has_checkpoint(saved) and not checkpoints.has_checkpoint(saved / "nowhere")
+    assert checkpoints.has_checkpoint(saved)
+    assert not checkpoints.has_checkpoint(saved / "nowhere")
 
 
 def test_only_the_newest_save_is_kept(tmp_path):
@@ -86,9 +88,12 @@ def outcome(folder):
     try:
         got, record = checkpoints.restore(folder, target(arrays()))
     except CheckpointError as error:
-        assert "\n" not in str(error) and str(folder) in str(error)
-        return "error"
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(got)], record
+        said = str(error)
+    else:
+        return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(got)], record
+    assert "\n" not in said
+    assert str(folder) in said
+    return "error"
 
 
 # Orbax drops what it had started to read when a file turns out to be damaged.
@@ -187,7 +192,8 @@ def test_the_digest_depends_on_all_it_covers():
         (tree, {"epoch": 1}),
     ]
     digests = {checkpoints.digest(*args) for args in [(tree, {}), *others]}
-    assert len(digests) == 6 and checkpoints.digest(dict(reversed(tree.items())), {}) in digests
+    assert len(digests) == 6
+    assert checkpoints.digest(dict(reversed(tree.items())), {}) in digests
 
 
 def small_programs(mesh_shape):

@@ -1,15 +1,18 @@
 """A run's folder: what may be in it, its configuration and its lock."""
 
+import contextlib
 import dataclasses
 import json
 import subprocess
 import sys
 
+import filelock
 import pytest
 
 from experiments.rules import InputError
 from experiments.runs import config
 from experiments.runs import folder as folders
+from experiments.runs.exit_codes import BusyError
 from experiments.settings import RunConfig
 
 CONFIG = RunConfig("lenet", 3, "mnist_5k", 0, (0, 3), 2, 256, 2e-4, "report", "float32", "auto")
@@ -97,3 +100,113 @@ def test_a_run_from_before_there_were_schedules_is_read(tmp_path):
     config.check_same(tmp_path, saved, CONFIG, "digest")
     with pytest.raises(InputError, match="started with schedule 'constant', now it is 'cosine'"):
         config.check_same(tmp_path, saved, dataclasses.replace(CONFIG, schedule="cosine"), "digest")
+
+
+def refusal(tmp_path, **how):
+    with pytest.raises(InputError) as caught:
+        folders.check(tmp_path, **{"resume": False, "overwrite": False} | how)
+    return str(caught.value)
+
+
+def test_a_folder_is_refused_for_what_is_in_it(tmp_path):
+    (tmp_path / "results.json").touch()
+    assert "is not empty: --resume continues it" in refusal(tmp_path)
+    assert "has no config.json" in refusal(tmp_path, resume=True)
+    folders.check(tmp_path, resume=False, overwrite=True)
+    (tmp_path / "config.json").touch()
+    folders.check(tmp_path, resume=True, overwrite=False)
+    (tmp_path / "b.txt").touch()
+    (tmp_path / "a.txt").touch()
+    for how in ({"resume": True}, {"overwrite": True}):
+        assert "holds 'a.txt', which no run wrote" in refusal(tmp_path, **how)
+    assert "is a file, or is below one" in refusal(tmp_path / "a.txt")
+    assert "is a file, or is below one" in refusal(tmp_path / "a.txt" / "below")
+    assert "cannot be read" in refusal(tmp_path / ("x" * 300))
+
+
+OWN = (
+    "config.json", "results.json", "curves.csv", "curves.png", "resume", "best", "evaluation.json", "angles.csv",
+    "angles.png", "audit.json", "audit.png",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_file_of_a_run_is_known_and_cleared_whole_or_not(tmp_path, name):
+    (tmp_path / "config.json").touch()
+    (tmp_path / name).touch()
+    (tmp_path / f".{name}.part").touch()
+    folders.check(tmp_path, resume=True, overwrite=False)
+    folders.clear(tmp_path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / f".{name}.part").touch()
+    folders.check(tmp_path, resume=False, overwrite=False)  # alone it is no run
+    (tmp_path / f"my_{name}").touch()
+    folders.clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [f"my_{name}"]
+    assert "which no run wrote" in refusal(tmp_path, overwrite=True)
+
+
+def test_a_run_is_finished_with_its_results(tmp_path):
+    assert not folders.is_finished(tmp_path)
+    (tmp_path / "results.json").touch()
+    assert folders.is_finished(tmp_path)
+
+
+def test_files_are_utf8_with_unix_lines_and_end_in_a_newline(tmp_path):
+    folders.write_text(tmp_path / "text", "ü\n")
+    assert (tmp_path / "text").read_bytes() == b"\xc3\xbc\n"
+    folders.write_csv(tmp_path / "table", ["a", "ü"], [[1, 2.5], ["x,y", None]])
+    assert (tmp_path / "table").read_bytes() == 'a,ü\n1,2.5\n"x,y",\n'.encode()
+    folders.write_json(tmp_path / "json", {"a": [1, (2.5, float("nan"))], "b": {}})
+    assert (tmp_path / "json").read_text() == '{\n "a": [\n  1,\n  [\n   2.5,\n   null\n  ]\n ],\n "b": {}\n}\n'
+
+
+def test_a_write_goes_beside_the_file_and_then_into_its_place(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text("old")
+    with folders.replaced(path) as temporary:
+        temporary.write_text("new")
+        assert temporary == tmp_path / ".results.json.part"
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert not temporary.exists()
+    with contextlib.suppress(KeyError), folders.replaced(path) as temporary:
+        temporary.write_text("cut")
+        raise KeyError
+    assert path.read_text() == "new"
+
+
+def test_a_lock_makes_its_folder_and_is_left_in_the_end(tmp_path):
+    folder = tmp_path / "a" / "b"
+    with folders.locked(folder), pytest.raises(BusyError, match="another process is at work"), folders.locked(folder):
+        pass
+    with folders.locked(folder):
+        assert (folder / ".lock").exists()
+    with pytest.raises(KeyError), folders.locked(folder):
+        raise KeyError
+    with folders.locked(folder):
+        pass
+
+
+@pytest.mark.parametrize("where", ["file", "file/below"])
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, where):
+    (tmp_path / "file").touch()
+    cannot = pytest.raises(InputError, match=r"cannot be written \(.+\): choose another --output")
+    with cannot, folders.locked(tmp_path / where):
+        pass
+
+
+def test_the_lock_is_asked_for_without_waiting_and_given_back(tmp_path, monkeypatch):
+    made, waited = [], []
+
+    class Noting(filelock.FileLock):
+        def acquire(self, timeout=None, **options):
+            made.append(self)
+            waited.append(timeout)
+            return super().acquire(timeout=timeout, **options)
+
+    monkeypatch.setattr(folders, "FileLock", Noting)
+    with folders.locked(tmp_path):
+        assert made[0].is_locked
+    assert waited == [0]
+    assert not made[0].is_locked

@@ -37,11 +37,8 @@ def test_on_a_cpu_seeds_are_looped_over_in_slices():
 def test_on_a_gpu_seeds_are_mapped_at_once(gpu):
     gpu()
     made = layout("lenet_fconv", 5, 4096)
-    assert (made.seed_map, made.slice_size, made.mesh_shape) == (
-        "vmap",
-        None,
-        (1, 1),
-    ) and made.steps_per_call > 1
+    assert (made.seed_map, made.slice_size, made.mesh_shape) == ("vmap", None, (1, 1))
+    assert made.steps_per_call > 1
     assert layout("alexnet_fconv", 5, 4096).slice_size == 1024
     assert layout("lenet", 5, 4096, seed_map="loop").seed_map == "loop"
 
@@ -51,7 +48,8 @@ def test_on_a_gpu_seeds_are_mapped_at_once(gpu):
 def test_meshes_use_all_devices(gpu, devices, seeds):
     gpu(devices)
     along_seeds, along_data = layout("lenet", seeds, 256).mesh_shape
-    assert along_seeds * along_data == devices and along_seeds == math.gcd(devices, seeds)
+    assert along_seeds * along_data == devices
+    assert along_seeds == math.gcd(devices, seeds)
     # A batch that must stay whole is not spread.
     assert layout("fconv_mnist", seeds, 256, has_stats=True).mesh_shape == (min(devices, seeds), 1)
 

@@ -34,7 +34,8 @@ def test_every_small_network_trains_a_step(name):
     states, data = programs.init(), programs.place(first(helpers.split("train", False), 4))
     before = jax.device_get(states["params"])
     states, losses, done = programs.steps(states, programs.orders(data, 0), data, 0, 0, 1)
-    assert done == 1 and np.isfinite(losses).all()
+    assert done == 1
+    assert np.isfinite(losses).all()
     moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, jax.device_get(states["params"]))
     assert all(jax.tree.leaves(moved)), moved
 
@@ -66,7 +67,8 @@ def test_steps_of_five_seeds_lower_for_cuda(name):
     arguments = abstract_arguments(states, 5, 17_500)
     for program in (programs._steps(4, 4096), programs._last_step(17_500 % 4096)):
         exported = jax.export.export(program, platforms=["cuda"])(*arguments)
-        assert exported.platforms == ("cuda",) and exported.out_avals[-1].shape[0] == 5
+        assert exported.platforms == ("cuda",)
+        assert exported.out_avals[-1].shape[0] == 5
         assert "convolution" in exported.mlir_module()
     rows = (states["params"], states["stats"], jax.ShapeDtypeStruct((), jnp.int32), arguments[-1])
     assert jax.export.export(programs._confusion, platforms=["cuda"])(*rows).out_avals[0].shape == (5, 10, 10)
