@@ -222,10 +222,12 @@ def _checked_window(x, window, padding, combine):
     window, padding = whole("window", window), whole("padding", padding, least=0)
     if combine is _maximum and 2 * padding > window:
         raise ValueError(f"padding (={padding}) must be at most half the window (={window}): a window must see a pixel")
-    if any(below(size + 2 * padding, window) for size in x.shape[1:3]):
-        raise ValueError(
-            f"an image of {x.shape[1]} x {x.shape[2]} with padding {padding} is below the window (={window})"
-        )
+    for size in x.shape[1:3]:
+        if below(size + 2 * padding, window):
+            raise ValueError(
+                f"an image of {x.shape[1]} x {x.shape[2]} with padding {padding} has a side of {size + 2 * padding} "
+                f"that is below the window (={window})"
+            )
     return window, padding
 
 
