@@ -10,14 +10,14 @@ import numpy as np
 from jax.core import Tracer
 
 
-def whole(name: str, value, least: int = 1) -> int:
-    """Returns a size as an `int`: any whole number, NumPy's too, but no bool."""
+def whole(name: str, value, least: int | None = 1, rule: str = "a whole number") -> int:
+    """Returns a size as an `int`: any whole number, NumPy's too, but no bool; `least` is `None` for no bound."""
     number = None
     if not _is(value, bool) and not isinstance(value, Tracer):
         with contextlib.suppress(TypeError, jax.errors.InconclusiveDimensionOperation):
             number = operator.index(value)
-    if number is None or number < least:
-        raise ValueError(f"{name} (={value!r}) must be a whole number of at least {least}")
+    if number is None or (least is not None and number < least):
+        raise ValueError(f"{name} (={value!r}) must be {rule}{'' if least is None else f' of at least {least}'}")
     return number
 
 

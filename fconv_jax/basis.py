@@ -157,13 +157,15 @@ def checked_sizes(kernel_size: int, num_rotations: int, num_frequencies: int | N
     Raises:
       ValueError: what is no whole number, or a size that a basis cannot have.
     """
-    k = whole("kernel_size", kernel_size)
+    k = whole("kernel_size", kernel_size, least=None)
     if k < 2:
         raise ValueError(f"kernel_size (={k}) must be at least 2: one pixel has no grid to turn (see PointwiseFConv)")
-    t = whole("num_rotations", num_rotations)
+    t = whole("num_rotations", num_rotations, least=None)
+    if t < 1:
+        raise ValueError(f"num_rotations (={t}) must be at least 1")
     if num_frequencies is None:
         return k, t, None
-    p = whole("num_frequencies", num_frequencies)
+    p = whole("num_frequencies", num_frequencies, least=None)
     if not 2 <= p <= k:
         raise ValueError(
             f"num_frequencies (={p}) must be between 2 and kernel_size (={k}): "

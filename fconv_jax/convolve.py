@@ -33,10 +33,10 @@ def padding_width(padding: Padding, kernel_size: int) -> int:
         if kernel_size % 2 == 0:
             raise ValueError(f"padding 'SAME' needs an odd kernel_size (={kernel_size}): else it is not symmetric")
         return (kernel_size - 1) // 2
-    try:
-        return whole("padding", padding, least=0)
-    except ValueError as error:
-        raise ValueError(f"{error}, 'VALID' or 'SAME'") from None
+    width = whole("padding", padding, least=None, rule="'VALID', 'SAME' or a number of pixels")
+    if width < 0:
+        raise ValueError(f"padding (={width}) must not be negative")
+    return width
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *, strides: int = 1, padding: Padding = 0) -> jax.Array:

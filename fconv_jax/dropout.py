@@ -21,17 +21,21 @@ def image_keys(rngs, batch: int, collection: str = "dropout") -> jax.Array:
     """
     if rngs is None:
         raise ValueError("dropout in training mode needs rngs; call model.eval() to evaluate a network")
-    if isinstance(rngs, nnx.Rngs):
-        try:
-            rngs = rngs[collection]
-        except (AttributeError, KeyError) as error:
-            raise ValueError(f"rngs have no stream {collection!r} and no default one") from error
+    rngs = _stream(rngs, collection)
     keys = _typed(rngs() if isinstance(rngs, nnx.RngStream) else rngs)
     if keys.ndim == 0:
         return jax.random.split(keys, batch)
     if keys.shape != (batch,):
         raise ValueError(f"rngs hold {keys.shape} keys for {batch} images")
     return keys
+
+
+def _stream(rngs, name):
+    """The stream of `nnx.Rngs`; whatever else is given, as it is."""
+    try:
+        return rngs[name] if isinstance(rngs, nnx.Rngs) else rngs
+    except (AttributeError, KeyError) as error:
+        raise ValueError(f"rngs have no stream {name!r} and no default one") from error
 
 
 def _typed(keys):
@@ -62,7 +66,11 @@ class Dropout(nnx.Dropout):
             raise ValueError(f"rate (={rate}) must be 0 to 1")
         if not isinstance(rngs, (nnx.Rngs, nnx.RngStream, type(None))):
             raise ValueError(f"rngs of type {type(rngs).__name__} must be nnx.Rngs, a stream of them or None")
-        options = {"deterministic": deterministic, "rng_collection": rng_collection, "rngs": rngs}
+        options = {
+            "deterministic": deterministic,
+            "rng_collection": rng_collection,
+            "rngs": _stream(rngs, rng_collection),
+        }
         super().__init__(rate, broadcast_dims=tuple(broadcast_dims), **options)
 
     def __call__(self, inputs: jax.Array, *, deterministic: bool | None = None, rngs=None) -> jax.Array:

@@ -128,7 +128,6 @@ def test_what_is_no_whole_number_is_refused(wrong):
         lambda: fc.spatial_max_pool(x, wrong),
         lambda: fc.corner_max_pool(x, 2, padding=wrong),
         lambda: fc.convolve(x, noise(3, 3, 2, 4), strides=wrong),
-        lambda: fc.convolve(x, noise(3, 3, 2, 4), padding=wrong),
         lambda: fc.disk_mask(wrong),
         lambda: fc.rotation_shift(wrong),
         lambda: fc.LiftingFConv(wrong, 2, 3, rngs=nnx.Rngs(0)),
