@@ -113,6 +113,14 @@ def test_an_audit_sees_through_half_precision(dtype):
     assert "quarter turns are exact" in str(kept)
 
 
+def test_an_audit_is_not_blinded_by_norms_above_the_largest_float16():
+    """Of 28 x 28 x 12 outputs about 5, the squares' sum is infinite, that of the differences is not."""
+    options = {"param_dtype": jnp.float16, "bias_init": nnx.initializers.constant(5.0), "rngs": nnx.Rngs(0)}
+    report = fc.audit(nnx.Conv(1, 12, (3, 3), **options), (28, 28, 1), images=jnp.ones((2, 28, 28, 1), jnp.float16))
+    assert report.stages[0].own_error == pytest.approx(0.28, abs=0.05)
+    assert "a plain convolution" in report.first_break.reason
+
+
 @pytest.mark.parametrize("strides", [1, 2])
 def test_a_stride_that_fits_is_never_a_reason(strides):
     class Broken(fc.LiftingFConv):
