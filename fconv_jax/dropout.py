@@ -85,6 +85,9 @@ class Dropout(nnx.Dropout):
         keep, shape = 1.0 - self.rate, self._mask_shape(inputs.shape)
         keys = image_keys(self.rngs if rngs is None else rngs, inputs.shape[0], self.rng_collection)
         kept = jax.vmap(lambda key: jax.random.bernoulli(key, keep, shape[1:]))(keys[: shape[0]])
+        sharding = jax.typeof(inputs).sharding
+        if any(axis is not None for axis in sharding.spec):  # on a mesh with explicit axes the mask must lie as they do
+            kept = jax.sharding.reshard(jnp.broadcast_to(kept, inputs.shape), sharding)
         scaled = inputs / keep
         return jnp.where(kept, scaled, jnp.zeros_like(scaled))
 
