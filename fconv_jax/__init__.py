@@ -4,11 +4,11 @@ from fconv_jax import models
 from fconv_jax.basis import FourierBasis, bicubic_basis, fourier_basis
 from fconv_jax.blocks import ResidualBlock
 from fconv_jax.convolve import conv_general_dilated, convolution_algorithm, convolve, convolve_fields
+from fconv_jax.dropout import FieldDropout
 from fconv_jax.expanded import ExpandedFConv, expand_filters
 from fconv_jax.filters import group_filter, lifting_filter, pointwise_filter, projecting_filter, rotation_shift
 from fconv_jax.layers import GroupFConv, LiftingFConv, LiftingPointwiseFConv, PointwiseFConv, ProjectingFConv
 from fconv_jax.pooling import (
-    FieldDropout,
     blur_pool,
     corner_blur_pool,
     corner_max_pool,

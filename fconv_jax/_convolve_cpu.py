@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from fconv_jax._checks import below
+
 FEW_INPUTS, MANY_INPUTS, WINOGRAD_CHANNELS = 80, 800, 16
 WHOLE_BATCH, CHUNK_IMAGES = 32, 8
 """A kernel's gradient of up to so many images is one convolution; of more, one for each chunk of so many."""
@@ -29,7 +31,7 @@ def choose(algorithm: str, x, kernel, strides: int):
     if algorithm == "direct" or _is_sharded(x):
         return None
     way = _in_loops(x, kernel, strides) if algorithm == "loops" else None
-    if way is None and kernel.shape[0] > min(x.shape[1:3]):
+    if way is None and any(below(size, kernel.shape[0]) for size in x.shape[1:3]):
         way = by_windows
     return with_gradients if way is None else functools.partial(_on_cpu, way)
 

@@ -8,12 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from fconv_jax._checks import finite, whole
+from fconv_jax._precision import norm, relative_error, tolerance, widened
 from fconv_jax.calls import inner_calls, stage_calls
 from fconv_jax.reasons import between, reason
 from fconv_jax.turns import inside_disk, turn
 
 TOLERANCE = 1e-5
-"""A stage whose own relative error at a quarter turn is above this breaks it: float32 rounding stays well below."""
+"""A stage whose own relative error at a quarter turn is above this breaks it: float32 rounding stays well below.
+
+For half precision it is 8 steps of the type (float16 0.008, bfloat16 0.06)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +32,7 @@ class StageReport:
       free_errors: {angle: as `error`, inside a disk}; NaN where a field has no rotation by that angle.
       signal: |y - mean of y over the pictures| / |y|, the part of the output that depends on the picture.
       reason: why it breaks quarter turns; empty if it does not.
+      tolerance: an error up to this is rounding in the types of this stage and those before.
     """
 
     name: str
@@ -37,6 +42,7 @@ class StageReport:
     free_errors: dict[float, float]
     signal: float
     reason: str
+    tolerance: float = TOLERANCE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +74,8 @@ class Audit:
             "  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in (heads, *rows)
         ]
         found = [f"{stage.name} breaks quarter turns: {stage.reason}" for stage in self.breaking]
-        if found and self.stages[-1].error <= TOLERANCE < self.stages[-1].signal:  # dead features keep everything
+        last = self.stages[-1] if found else None
+        if last and last.error <= last.tolerance < last.signal:  # dead features keep everything
             found.append("the output is exact nevertheless: the last stages do not depend on what is lost")
         return "\n".join([*lines, *(found or ["quarter turns are exact"])])
 
@@ -104,7 +111,7 @@ def audit(
     >>> report.first_break.name
     'flatten'
     """
-    images = _checked_images(input_shape, images)
+    images, angles = _checked_images(input_shape, images), _checked_angles(angles)
     if not getattr(model, "stages", True):
         raise ValueError("the network's stages are empty")
     check_images = getattr(model, "_check_images", None)
@@ -121,44 +128,59 @@ def audit(
 
     calls, turned = run(images), run(turn(images, 90))
     disk = run(inside_disk(images, margin))
-    free = {float(angle): run(turn(inside_disk(images, margin), angle)) for angle in angles}
-    reports, before = [], "the input"
+    free = {angle: run(turn(inside_disk(images, margin), angle)) for angle in angles}
+    reports, before, rounding = [], "the input", TOLERANCE
     for i, call in enumerate(calls):
-        intact = not any(report.error > TOLERANCE or report.reason for report in reports)
+        intact = not any(report.error > report.tolerance or report.reason for report in reports)
         error = _error(turned[i].x, call.x, 90)
-        if intact and error > TOLERANCE:  # only where the network does more than its stages
+        own_rounding = tolerance(call.x.dtype, call.y.dtype, least=TOLERANCE)
+        rounding = tolerance(call.x.dtype, least=rounding)
+        if intact and error > rounding:  # only where the network does more than its stages
             free_errors = {angle: _error(runs[i].x, disk[i].x, angle, margin) for angle, runs in free.items()}
             name = f"between {before} and {call.name}"
             reports.append(
-                StageReport(name, call.x.shape[1:], error, error, free_errors, _signal(call.x), between(call))
+                StageReport(name, call.x.shape[1:], error, error, free_errors, _signal(call.x), between(call), rounding)
             )
         own = _own_error(call, jax.random.key(i))
         # NaN where an image becomes a field without this rotation.
-        lost = own > TOLERANCE or (math.isnan(own) and call.x.ndim == 4 and not _is_oblong(call.x))
+        lost = own > own_rounding or (math.isnan(own) and call.x.ndim == 4 and not _is_oblong(call.x))
         free_errors = {angle: _error(runs[i].y, disk[i].y, angle, margin) for angle, runs in free.items()}
         error, why = _error(turned[i].y, call.y, 90), reason(call) if lost else ""
-        reports.append(StageReport(call.name, call.y.shape[1:], error, own, free_errors, _signal(call.y), why))
+        rounding = max(rounding, own_rounding)
+        reports.append(
+            StageReport(call.name, call.y.shape[1:], error, own, free_errors, _signal(call.y), why, rounding)
+        )
         before = call.name
     return Audit(tuple(reports))
 
 
 def _checked_images(shape, images):
-    whole = len(shape) == 3 and all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in shape)
-    if not whole or shape[0] != shape[1] or shape[0] < 2 or shape[2] < 1:
+    try:
+        height, width, channels = (whole("input_shape", size) for size in shape)
+    except (TypeError, ValueError):
+        height, width, channels = 0, 0, 0
+    if height != width or height < 2:
         raise ValueError(
             f"input_shape (={shape}) must be (size, size, channel), whole numbers, with a size of at least 2: "
             "other images do not turn into one"
         )
+    shape = (height, width, channels)
     if images is None:
         return _smooth_pictures(shape)
     images = jnp.asarray(images)
-    if images.ndim != 4 or images.shape[0] < 2 or images.shape[1:] != tuple(shape):
-        raise ValueError(f"images of shape {images.shape} must be at least 2 of {tuple(shape)}")
+    if images.ndim != 4 or images.shape[0] < 2 or images.shape[1:] != shape:
+        raise ValueError(f"images of shape {images.shape} must be at least 2 of {shape}")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         images = images.astype(jnp.float32)
     if not bool(jnp.isfinite(images).all()):
         raise ValueError("images must be finite numbers")
     return images
+
+
+def _checked_angles(angles):
+    if np.ndim(angles) != 1:
+        raise ValueError(f"angles (={angles!r}) must be some numbers of degrees, such as (30.0, 45.0)")
+    return tuple(finite("angle", angle, "number of degrees") for angle in angles)
 
 
 def _own_error(call, key):
@@ -181,11 +203,10 @@ def _error(actual, value, angle, margin=None):
     if _is_oblong(value):
         return math.nan
     try:
-        expected = inside_disk(turn(value, angle), margin)
+        expected = inside_disk(turn(widened(value), angle), margin)
     except ValueError:
         return math.nan
-    difference = jnp.linalg.norm(jnp.ravel(inside_disk(actual, margin) - expected))
-    error = float(jnp.where(difference == 0, 0.0, difference / jnp.linalg.norm(jnp.ravel(expected))))
+    error = float(relative_error(inside_disk(widened(actual), margin), expected))
     return math.inf if math.isnan(error) else error
 
 
@@ -195,7 +216,8 @@ def _is_oblong(x):
 
 
 def _signal(y):
-    return float(jnp.linalg.norm(jnp.ravel(y - y.mean(0))) / jnp.maximum(jnp.linalg.norm(jnp.ravel(y)), 1e-30))
+    y = widened(y)
+    return float(norm(y - y.mean(0, keepdims=True)) / jnp.maximum(norm(y), 1e-30))
 
 
 def _smooth_pictures(shape, count=8, width=2.0):

@@ -12,6 +12,8 @@ import functools
 
 import numpy as np
 
+from fconv_jax._checks import whole
+
 MASKS = ("adaptive", "gaussian", "fading")
 
 # Singular values of the Gram matrix up to this are noise (or functions that vanish on the grid).
@@ -85,7 +87,8 @@ def fourier_basis(
     Raises:
       ValueError: a size, order or mask that the formulas do not allow.
     """
-    k, t, p = _checked_sizes(kernel_size, num_rotations, num_frequencies)
+    k, t, p = checked_sizes(kernel_size, num_rotations, num_frequencies)
+    p = k if p is None else p
     if mask not in MASKS:
         raise ValueError(f"mask (={mask!r}) must be one of {', '.join(MASKS)}")
     candidates = _fourier_candidates(k, t, p, mask).reshape(k * k * t, 2 * p * p)
@@ -118,7 +121,7 @@ def bicubic_basis(kernel_size: int, num_rotations: int) -> FourierBasis:
     Raises:
       ValueError: an even kernel size, which has no centre pixel, or an impossible size.
     """
-    k, t, _ = _checked_sizes(kernel_size, num_rotations, None)
+    k, t, _ = checked_sizes(kernel_size, num_rotations, None)
     if k % 2 == 0:
         raise ValueError(f"kernel_size (={k}) must be odd for the bicubic basis: it needs a centre pixel")
     offsets = np.arange(k) - k // 2
@@ -148,28 +151,27 @@ def layer_basis(
     raise ValueError(f"basis (={basis!r}) must be 'fourier' or 'bicubic'")
 
 
-def _checked_sizes(kernel_size, num_rotations, num_frequencies):
-    for name, value in (
-        ("kernel_size", kernel_size),
-        ("num_rotations", num_rotations),
-        ("num_frequencies", kernel_size if num_frequencies is None else num_frequencies),
-    ):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise ValueError(f"{name} (={value!r}) must be a whole number")
-    if kernel_size < 2:
-        raise ValueError(
-            f"kernel_size (={kernel_size}) must be at least 2: one pixel has no grid to turn (see PointwiseFConv)"
-        )
-    if num_rotations < 1:
-        raise ValueError(f"num_rotations (={num_rotations}) must be at least 1")
+def checked_sizes(kernel_size: int, num_rotations: int, num_frequencies: int | None) -> tuple[int, int, int | None]:
+    """Returns k, t and p (or `None`) as `int`s.
+
+    Raises:
+      ValueError: what is no whole number, or a size that a basis cannot have.
+    """
+    k = whole("kernel_size", kernel_size, least=None)
+    if k < 2:
+        raise ValueError(f"kernel_size (={k}) must be at least 2: one pixel has no grid to turn (see PointwiseFConv)")
+    t = whole("num_rotations", num_rotations, least=None)
+    if t < 1:
+        raise ValueError(f"num_rotations (={t}) must be at least 1")
     if num_frequencies is None:
-        return int(kernel_size), int(num_rotations), int(kernel_size)
-    if not 2 <= num_frequencies <= kernel_size:
+        return k, t, None
+    p = whole("num_frequencies", num_frequencies, least=None)
+    if not 2 <= p <= k:
         raise ValueError(
-            f"num_frequencies (={num_frequencies}) must be between 2 and kernel_size (={kernel_size}): "
+            f"num_frequencies (={p}) must be between 2 and kernel_size (={k}): "
             "one frequency is a constant, more than the pixels alias"
         )
-    return int(kernel_size), int(num_rotations), int(num_frequencies)
+    return k, t, p
 
 
 def _turned_grid(coordinates, num_rotations):

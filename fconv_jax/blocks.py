@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
 
+from fconv_jax._checks import whole
 from fconv_jax.layers import GroupFConv
 
 
@@ -62,6 +63,8 @@ class ResidualBlock(nnx.Module):
         options = {"num_frequencies": num_frequencies, "use_bias": use_bias, "smooth": smooth, "mask": mask}
         types = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
 
+        features = whole("features", features)
+
         def conv():
             sizes = (features, features, kernel_size, num_rotations)
             return GroupFConv(*sizes, padding="SAME", basis=basis, init=init, **options, **types)
@@ -76,9 +79,10 @@ class ResidualBlock(nnx.Module):
         """Returns the output field of a field."""
         branch = nnx.relu(_apply(self.norm1, self.conv1(x)))
         branch = _apply(self.norm2, self.conv2(branch))
-        y = x.astype(branch.dtype) + self.residual_scale * branch
+        y = x.astype(branch.dtype) + jnp.asarray(self.residual_scale, branch.dtype) * branch
         return nnx.relu(y) if self.final_relu else y
 
 
 def _apply(norm, x):
-    return x if norm is None else norm(x)
+    # A batch norm of half precision returns float32, as its running means are.
+    return x if norm is None else norm(x).astype(x.dtype)

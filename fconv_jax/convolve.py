@@ -3,12 +3,15 @@
 import contextlib
 import contextvars
 import functools
+import math
 from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+from flax.nnx.nn.dtypes import promote_dtype
 
 from fconv_jax import _convolve_cpu as cpu
+from fconv_jax._checks import below, whole
 
 Padding = str | int
 
@@ -24,17 +27,16 @@ def padding_width(padding: Padding, kernel_size: int) -> int:
       ValueError: an unknown padding, a negative one, or `"SAME"` with an even k, which
         cannot be the same on both sides.
     """
-    if isinstance(padding, int) and not isinstance(padding, bool):
-        if padding < 0:
-            raise ValueError(f"padding (={padding}) must not be negative")
-        return padding
-    if padding == "VALID":
+    if isinstance(padding, str) and padding == "VALID":
         return 0
-    if padding == "SAME":
+    if isinstance(padding, str) and padding == "SAME":
         if kernel_size % 2 == 0:
             raise ValueError(f"padding 'SAME' needs an odd kernel_size (={kernel_size}): else it is not symmetric")
         return (kernel_size - 1) // 2
-    raise ValueError(f"padding (={padding!r}) must be 'VALID', 'SAME' or a number of pixels")
+    width = whole("padding", padding, least=None, rule="'VALID', 'SAME' or a number of pixels")
+    if width < 0:
+        raise ValueError(f"padding (={width}) must not be negative")
+    return width
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *, strides: int = 1, padding: Padding = 0) -> jax.Array:
@@ -44,7 +46,7 @@ def convolve(x: jax.Array, kernel: jax.Array, *, strides: int = 1, padding: Padd
     `lax.conv_general_dilated`; how a CPU computes it otherwise: `convolution_algorithm`.
 
     Args:
-      x: `[batch, height, width, in]`.
+      x: `[batch, height, width, in]`, of any type of pixels: promoted as by `nnx.Conv`.
       kernel: `[k, k, in, out]`.
       strides: s, the same along both axes.
       padding: as in `padding_width`.
@@ -56,13 +58,12 @@ def convolve(x: jax.Array, kernel: jax.Array, *, strides: int = 1, padding: Padd
       ValueError: an image smaller than the kernel, or a stride below 1.
     """
     k = kernel.shape[0]
-    width = padding_width(padding, k)
-    if isinstance(strides, bool) or not isinstance(strides, int) or strides < 1:
-        raise ValueError(f"strides (={strides!r}) must be a whole number of at least 1")
+    width, strides = padding_width(padding, k), whole("strides", strides)
     if x.ndim != 4 or x.shape[-1] != kernel.shape[2]:
         raise ValueError(f"input of shape {x.shape} must be [batch, height, width, {kernel.shape[2]}]")
-    if min(x.shape[1], x.shape[2]) + 2 * width < k:
+    if any(below(size + 2 * width, k) for size in x.shape[1:3]):
         raise ValueError(f"an image of {x.shape[1]} x {x.shape[2]} with padding {width} is below the kernel (={k})")
+    x, kernel = promote_dtype((x, kernel))
     return _convolve(x, kernel, strides=strides, width=width, algorithm=_algorithm.get())
 
 
@@ -119,13 +120,14 @@ def convolve_fields(
     output (`[out]` or `[t, out]`).  `bias` `[out]` is added to every rotation.
     """
     num_input_axes = x.ndim - 3
+    x, kernel, bias = promote_dtype((x, kernel, bias))
     inputs, outputs = kernel.shape[2 : 2 + num_input_axes], kernel.shape[2 + num_input_axes :]
     if x.shape[3:] != inputs:
         raise ValueError(f"input of shape {x.shape} must be [batch, height, width, {', '.join(map(str, inputs))}]")
-    flat_kernel = kernel.reshape(*kernel.shape[:2], _product(inputs), _product(outputs))
-    y = convolve(x.reshape(*x.shape[:3], _product(inputs)), flat_kernel, strides=strides, padding=padding)
+    flat_kernel = kernel.reshape(*kernel.shape[:2], math.prod(inputs), math.prod(outputs))
+    y = convolve(x.reshape(*x.shape[:3], math.prod(inputs)), flat_kernel, strides=strides, padding=padding)
     if bias is not None:
-        y = y + flat_channels(jnp.broadcast_to(bias, outputs), 0)
+        y = y + flat_channels(jnp.broadcast_to(bias, outputs), 0)[None, None, None]
     return y.reshape(*y.shape[:3], *outputs)
 
 
@@ -135,14 +137,10 @@ def flat_channels(x: jax.Array, num_leading: int = 3) -> jax.Array:
     XLA's CPU programs are slow over a last axis of a few features, also where the axes are merged
     only in the middle of a fused loop: there the flat array, and its gradient, are made for themselves.
     """
-    flat = x.reshape(*x.shape[:num_leading], -1)
+    flat = x.reshape(*x.shape[:num_leading], math.prod(x.shape[num_leading:]))  # -1 fails for an empty batch
     if x.ndim - num_leading < 2:
         return flat
     return jax.lax.platform_dependent(flat, cpu=jax.lax.optimization_barrier, default=lambda y: y)
-
-
-def _product(sizes):
-    return functools.reduce(lambda a, b: a * b, sizes, 1)
 
 
 def conv_general_dilated(lhs, rhs, window_strides, padding, *, dimension_numbers, **options):

@@ -14,8 +14,8 @@ def draw(sampler, key: jax.Array, shape: tuple[int, ...], dtype, *args, scale=1.
     """Returns `sampler(key, shape, dtype, *args) * scale`, drawn flat, with little compilation.
 
     Every length is a program of its own, and compiling them took most of the time of making a
-    network.  Outside of a trace a longer row, of one of two lengths, is therefore drawn and cut: with
-    jax's counter-based generator (`jax_threefry_partitionable`) number i does not depend on the length.
+    network.  Outside of a trace a longer row, of one of two lengths, is therefore drawn and cut where number i
+    does not depend on the length: with jax's counter-based generator (`jax_threefry_partitionable`).
     More than 2^20 numbers are rows of that length, each from a key of its own, traced or not.
 
     Args:
@@ -26,9 +26,11 @@ def draw(sampler, key: jax.Array, shape: tuple[int, ...], dtype, *args, scale=1.
       *args: further arguments of the sampler.
       scale: a number, or an array over the last axis.
     """
-    count, traced = math.prod(shape), isinstance(key, Tracer)
+    count, together = math.prod(shape), isinstance(key, Tracer) or not _counts(key)
     keys = jax.random.split(key, -(-count // _LONG)) if count > _LONG else None
-    if traced:
+    if not isinstance(scale, float):
+        scale = np.reshape(scale, (1,) * (len(shape) - 1) + (-1,))
+    if together:
         if keys is None:
             values = sampler(key, (count,), dtype, *args)
         else:
@@ -47,3 +49,7 @@ def draw(sampler, key: jax.Array, shape: tuple[int, ...], dtype, *args, scale=1.
     if not (isinstance(scale, float) and scale == 1.0):
         values *= np.asarray(scale, dtype)
     return jnp.asarray(values)
+
+
+def _counts(key):
+    return jax.threefry_partitionable.value and str(jax.random.key_impl(key)) == "threefry2x32"

@@ -9,12 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fconv_jax._checks import whole
+
 
 def rotation_shift(num_rotations: int) -> np.ndarray:
     """Returns the index table `[t_in, t_out]` with entry (a, o) = (a - o) mod t.
 
     A group filter turned by o sees the input rotations shifted cyclically by o.
     """
+    num_rotations = whole("num_rotations", num_rotations)
     rotations = np.arange(num_rotations)
     return (rotations[:, None] - rotations) % num_rotations
 

@@ -19,7 +19,9 @@ from flax import nnx
 from flax.nnx.nn.dtypes import promote_dtype
 from flax.typing import Dtype
 
-from fconv_jax.basis import FourierBasis, layer_basis
+from fconv_jax._checks import whole
+from fconv_jax._precision import widened
+from fconv_jax.basis import FourierBasis, checked_sizes, layer_basis
 from fconv_jax.convolve import Padding, convolve_fields, padding_width
 from fconv_jax.draws import draw
 from fconv_jax.filters import group_filter, lifting_filter, pointwise_filter, projecting_filter
@@ -55,12 +57,14 @@ class _FConv(nnx.Module):
         param_dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        _check_counts(in_features=in_features, out_features=out_features, strides=strides)
-        padding_width(padding, kernel_size)
-        self.in_features, self.out_features = in_features, out_features
-        self.kernel_size, self.num_rotations = kernel_size, num_rotations
-        self.strides, self.padding = int(strides), padding
-        self.num_frequencies, self.smooth, self.mask, self.basis = num_frequencies, smooth, mask, basis
+        in_features, out_features = whole("in_features", in_features), whole("out_features", out_features)
+        self.in_features, self.out_features, self.strides = in_features, out_features, whole("strides", strides)
+        self.kernel_size, self.num_rotations, self.num_frequencies = checked_sizes(
+            kernel_size, num_rotations, num_frequencies
+        )
+        width = padding_width(padding, self.kernel_size)
+        self.padding = padding if isinstance(padding, str) else width
+        self.smooth, self.mask, self.basis = smooth, mask, basis
         self.use_bias, self.dtype = use_bias, _checked_dtype(dtype)
         fourier = self.fourier_basis
         shape = (*self._rotation_axes(), in_features, out_features, fourier.rank)
@@ -79,8 +83,13 @@ class _FConv(nnx.Module):
         )
 
     def filter(self) -> jax.Array:
-        """Returns the layer's convolution filter, expanded from its coefficients (shapes: `fconv_jax.filters`)."""
-        return self._expand(self.coefficients[...], self.fourier_basis.values)
+        """Returns the layer's convolution filter, expanded from its coefficients (shapes: `fconv_jax.filters`).
+
+        It is computed in float32 at least, and has the type of the coefficients.
+        """
+        coefficients = self.coefficients[...]
+        wide = widened(coefficients)
+        return self._expand(wide, self.fourier_basis.values.astype(wide.dtype)).astype(coefficients.dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         _check_input(x, self, isinstance(self, LiftingFConv))
@@ -234,9 +243,10 @@ class PointwiseFConv(nnx.Module):
         param_dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        _check_counts(in_features=in_features, out_features=out_features, num_rotations=num_rotations, strides=strides)
-        self.in_features, self.out_features, self.num_rotations = in_features, out_features, num_rotations
-        self.strides, self.use_bias, self.dtype = int(strides), use_bias, _checked_dtype(dtype)
+        in_features, out_features = whole("in_features", in_features), whole("out_features", out_features)
+        self.in_features, self.out_features = in_features, out_features
+        self.num_rotations, self.strides = whole("num_rotations", num_rotations), whole("strides", strides)
+        self.use_bias, self.dtype = use_bias, _checked_dtype(dtype)
         shape = (*self._rotation_axes(), in_features, out_features)
         fan_in = math.prod(shape[:-1])
         bound = _coefficient_bound(init, (1, math.prod(shape[:-1]), out_features, 1), None)
@@ -256,7 +266,7 @@ class PointwiseFConv(nnx.Module):
         """Returns the output field of an image or a field."""
         _check_input(x, self, isinstance(self, LiftingPointwiseFConv))
         y = self._mix(x)
-        return y if self.bias is None else y + self.bias[...].astype(y.dtype)
+        return y if self.bias is None else y + self.bias[...].astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 class LiftingPointwiseFConv(PointwiseFConv):
@@ -323,12 +333,6 @@ def _check_input(x, layer, lifting):
     axes = (layer.in_features,) if lifting else (layer.num_rotations, layer.in_features)
     if x.shape[3:] != axes:
         raise ValueError(f"input of shape {x.shape} must be [batch, height, width, {', '.join(map(str, axes))}]")
-
-
-def _check_counts(**counts):
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} (={value!r}) must be a whole number of at least 1")
 
 
 def _checked_dtype(dtype):

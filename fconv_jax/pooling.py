@@ -17,12 +17,14 @@ the top-left corner and drop the remainder, which breaks quarter turns.
 """
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
+from fconv_jax._checks import below, finite, real_pixels, whole
+from fconv_jax._precision import narrowed, widened
 from fconv_jax.convolve import flat_channels
 from fconv_jax.observing import observed
 
@@ -38,7 +40,7 @@ def corner_max_pool(x: jax.Array, window: int = 2, *, padding: int = 0) -> jax.A
     Args:
       x: `[batch, height, width, ...]`.
       window: side of the window, and the stride.
-      padding: pixels of minus infinity added on each of the four sides.
+      padding: pixels of the type's lowest number on each of the four sides, at most half the window.
 
     Returns:
       `[batch, (height + 2 padding) // window, (width + 2 padding) // window, ...]`.
@@ -46,22 +48,14 @@ def corner_max_pool(x: jax.Array, window: int = 2, *, padding: int = 0) -> jax.A
     Raises:
       ValueError: an image smaller than the window, or an impossible number.
     """
-    _check_whole(window=window)
-    height, width = x.shape[1] + 2 * padding, x.shape[2] + 2 * padding
-    if min(height, width) < window:
-        raise ValueError(
-            f"an image of {x.shape[1]} x {x.shape[2]} with padding {padding} is below the window (={window})"
-        )
+    window, padding = _checked_window(x, window, padding, _maximum)
     if padding:
         pads = [(0, 0), (padding, padding), (padding, padding)] + [(0, 0)] * (x.ndim - 3)
-        x = jnp.pad(x, pads, constant_values=-jnp.inf)
-    rows, columns = height // window, width // window
-    y = _block_maximum(_in_windows(flat_channels(x)[:, : rows * window, : columns * window], window))
-    return y.reshape(x.shape[0], rows, columns, *x.shape[3:])
+        x = jnp.pad(x, pads, constant_values=_lowest(x.dtype))
+    return _tiles_maximum(x, window)
 
 
 @observed
-@functools.partial(jax.jit, static_argnames=("window", "strides", "padding", "widen"))
 def spatial_max_pool(
     x: jax.Array, window: int = 2, *, strides: int | None = None, padding: int = 0, widen: bool = True
 ) -> jax.Array:
@@ -86,32 +80,31 @@ def spatial_max_pool(
     >>> fconv_jax.spatial_max_pool(jnp.ones((1, 7, 7, 8, 2))).shape
     (1, 3, 3, 8, 2)
     """
-    _check_whole(window=window)
-    tiled = strides in (None, window) and padding == 0 and all(size % window == 0 for size in x.shape[1:3])
+    window, padding = _checked_window(x, window, padding, _maximum)
+    strides = window if strides is None else whole("strides", strides)
+    tiled = strides == window and padding == 0 and all(size % window == 0 for size in x.shape[1:3])
     if tiled and x.ndim in (4, 5):  # the same windows, and faster
-        return corner_max_pool(x, window)
-    combine = functools.partial(functools.reduce, jnp.maximum)
-    return _pool(x, window, strides, padding, widen, combine, outside=-jnp.inf)
+        return _tiled_maximum(x, window)
+    return _pool(x, window, strides, padding, widen, _maximum)
 
 
 @observed
-@functools.partial(jax.jit, static_argnames=("window", "strides", "padding", "widen"))
 def spatial_mean_pool(
     x: jax.Array, window: int = 2, *, strides: int | None = None, padding: int = 0, widen: bool = True
 ) -> jax.Array:
     """Mean over symmetric windows: y[i, j] = sum_{u < k'_h, v < k'_w} x[s i + u - w, s j + v - w] / (k'_h k'_w).
 
-    Law, Args, Returns, Raises: as for `spatial_max_pool`, but pixels outside are zeros, which count.
+    Law, Args, Returns, Raises: as for `spatial_max_pool`, but pixels outside are zeros, which count, and the mean of
+    whole numbers is float32.  It is computed in float32 at least.
 
     >>> import jax.numpy as jnp, fconv_jax
     >>> fconv_jax.spatial_mean_pool(jnp.ones((1, 7, 7, 3)), 3, strides=2, padding=1).shape
     (1, 4, 4, 3)
     """
-    return _pool(x, window, strides, padding, widen, lambda slices: sum(slices) / len(slices))
+    return _pool(x, window, strides, padding, widen, _mean)
 
 
 @observed
-@functools.partial(jax.jit, static_argnames=("window", "strides", "padding", "widen"))
 def blur_pool(
     x: jax.Array, window: int = 5, *, strides: int | None = 2, padding: int | None = None, widen: bool = True
 ) -> jax.Array:
@@ -128,13 +121,12 @@ def blur_pool(
       padding: w, `None` means (k - 1) // 2.
       widen: as for `spatial_max_pool`.
 
-    Returns, Raises: as for `spatial_max_pool`.
+    Returns, Raises: as for `spatial_mean_pool`.
     """
     return _pool(x, window, strides, _blur_padding(window, padding), widen, _blur)
 
 
 @observed
-@functools.partial(jax.jit, static_argnames=("window", "strides", "padding"))
 def corner_blur_pool(x: jax.Array, window: int, *, strides: int | None = None, padding: int | None = None) -> jax.Array:
     """`blur_pool` laid out from the top-left corner, as the reference's: a remainder is dropped, the window stays k.
 
@@ -168,7 +160,6 @@ def mean_over_rotations(x: jax.Array) -> jax.Array:
     return jnp.mean(_checked_field(x), axis=-2)
 
 
-@functools.cache
 def disk_mask(size: int, margin: float = 2.0) -> np.ndarray:
     """A soft disk that fades the corners, which leave the image when it is turned.
 
@@ -184,9 +175,14 @@ def disk_mask(size: int, margin: float = 2.0) -> np.ndarray:
     Raises:
       ValueError: a size below 1 or a margin outside 0..100.
     """
-    _check_whole(size=size)
+    size, margin = whole("size", size), finite("margin", margin)
     if not 0.0 <= margin <= 100.0:
-        raise ValueError(f"margin (={margin}) must be a percentage, 0 to 100")
+        raise ValueError(f"margin (={margin:g}) must be a percentage, 0 to 100")
+    return _disk_mask(size, margin)
+
+
+@functools.cache
+def _disk_mask(size, margin):
     centre = (size - 1) / 2
     offsets = np.arange(size) - centre
     distances = offsets[:, None] ** 2 + offsets**2
@@ -196,63 +192,13 @@ def disk_mask(size: int, margin: float = 2.0) -> np.ndarray:
     return mask
 
 
-def image_keys(rngs, batch: int) -> jax.Array:
-    """Returns one random key for each image, `[batch]`.
-
-    Args:
-      rngs: `nnx.Rngs` with a `dropout` (or default) stream, one key, or `[batch]` keys, returned as they are.
-      batch: number of images.
-
-    Raises:
-      ValueError: no `rngs`, or another number of keys.
-    """
-    if rngs is None:
-        raise ValueError("dropout in training mode needs rngs; call model.eval() to evaluate a network")
-    keys = rngs if isinstance(rngs, jax.Array) else rngs.dropout()
-    if keys.ndim == 0:
-        return jax.random.split(keys, batch)
-    if keys.shape != (batch,):
-        raise ValueError(f"rngs hold {keys.shape} keys for {batch} images")
-    return keys
-
-
-class FieldDropout(nnx.Dropout):
-    """Dropout of whole fields: a feature is zeroed at every pixel and every rotation at once.
-
-        y[b, i, j, o, c] = x[b, i, j, o, c] keep[b, c] / (1 - rate),   keep ~ Bernoulli(1 - rate).
-
-    Law: commutes with every turn, since all of a field is kept or dropped.
-
-    Args: as for `nnx.Dropout`; `rngs` of the call are those of `image_keys`.
-
-    Returns (call): the input's shape, `[batch, height, width, t, channel]` or `[batch, height, width, channel]`.
-    """
-
-    def __call__(self, x: jax.Array, rngs=None) -> jax.Array:
-        """Returns `x` with some of its features zero, in training mode."""
-        if self.deterministic or self.rate == 0.0:
-            return x
-        keep = 1.0 - self.rate
-        keys = image_keys(rngs, x.shape[0])
-        kept = jax.vmap(lambda key: jax.random.bernoulli(key, keep, x.shape[-1:]))(keys)
-        kept = kept.reshape(x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
-        return jnp.where(kept, x / keep, jnp.zeros_like(x))
-
-
-def _pool(x, window, strides, padding, widen, combine, outside=0.0):
-    """Reduces windows along rows, then columns; `widen` is `None` to drop a remainder as PyTorch does."""
-    strides = window if strides is None else strides
-    _check_whole(window=window, strides=strides)
-    if isinstance(padding, bool) or not isinstance(padding, (int, np.integer)) or padding < 0:
-        raise ValueError(f"padding (={padding!r}) must be a whole number of at least 0")
-    if outside and 2 * padding > window:
-        raise ValueError(f"padding (={padding}) must be at most half the window (={window}): a window must see a pixel")
-    if x.ndim not in (4, 5):
-        raise ValueError(f"input of shape {x.shape} must be an image (four axes) or a field (five axes)")
+@functools.partial(jax.jit, static_argnames=("window", "strides", "padding", "widen", "combine"))
+def _reduced(x, *, window, strides, padding, widen, combine):
     windows = [_window(x.shape[axis], window, strides, padding, widen) for axis in (1, 2)]
     channels, x = x.shape[3:], flat_channels(x)
     if padding:
-        sides = (int(padding), int(padding))
+        sides = (padding, padding)
+        outside = _lowest(x.dtype) if combine is _maximum else 0
         x = jnp.pad(x, ((0, 0), sides, sides, (0, 0)), constant_values=outside)
     for axis, width in zip((1, 2), windows, strict=True):
         # One strided slice for each place in the window: `reduce_window` is slow backwards on a CPU.
@@ -261,17 +207,61 @@ def _pool(x, window, strides, padding, widen, combine, outside=0.0):
     return x.reshape(*x.shape[:3], *channels)
 
 
+def _pool(x, window, strides, padding, widen, combine):
+    """Reduces windows along rows, then columns; `widen` is `None` to drop a remainder as PyTorch does."""
+    if x.ndim not in (4, 5):
+        raise ValueError(f"input of shape {x.shape} must be an image (four axes) or a field (five axes)")
+    window, padding = _checked_window(x, window, padding, combine)
+    strides = window if strides is None else whole("strides", strides)
+    widen = widen if widen is None else bool(widen)
+    return _reduced(x, window=window, strides=strides, padding=padding, widen=widen, combine=combine)
+
+
+def _checked_window(x, window, padding, combine):
+    real_pixels(x)
+    window, padding = whole("window", window), whole("padding", padding, least=0)
+    if combine is _maximum and 2 * padding > window:
+        raise ValueError(f"padding (={padding}) must be at most half the window (={window}): a window must see a pixel")
+    for size in x.shape[1:3]:
+        if below(size + 2 * padding, window):
+            raise ValueError(
+                f"an image of {x.shape[1]} x {x.shape[2]} with padding {padding} has a side of {size + 2 * padding} "
+                f"that is below the window (={window})"
+            )
+    return window, padding
+
+
+def _lowest(dtype):
+    """What no pixel of a type is below."""
+    if jnp.issubdtype(dtype, jnp.floating):
+        return -jnp.inf
+    return False if jnp.issubdtype(dtype, jnp.bool_) else jnp.iinfo(dtype).min
+
+
 def _window(size, window, strides, padding, widen):
-    room = size + 2 * padding - window
-    if room < 0:
-        raise ValueError(f"an image side of {size} with padding {padding} is below the window (={window})")
-    remainder = room % strides
-    if remainder and widen is False:
+    remainder = (size + 2 * padding - window) % strides
+    if widen is None or (isinstance(remainder, int) and not remainder):
+        return window
+    if not isinstance(remainder, int):
+        raise ValueError(
+            f"strides (={strides}) must be known to divide size + 2 padding - window (= {size} + {2 * padding} - "
+            f"{window}): export with sizes such as {strides} * h"
+        )
+    if not widen:
         raise ValueError(
             f"strides (={strides}) must divide size + 2 padding - window (= {size} + {2 * padding} - {window}) "
             f"for exact quarter turns: use a window of {window + remainder}, other padding, or widen=True"
         )
-    return window + remainder if widen else window
+    return window + remainder
+
+
+def _maximum(slices):
+    return functools.reduce(jnp.maximum, slices)
+
+
+def _mean(slices):
+    total = functools.reduce(operator.add, map(widened, slices))
+    return narrowed(total / len(slices), slices[0].dtype)
 
 
 def _blur(slices):
@@ -279,23 +269,27 @@ def _blur(slices):
     squares = (np.arange(width) - (width - 1) / 2) ** 2
     weights = np.exp(-squares * 18.0 / max(width - 1, 1) ** 2)  # sigma = (width - 1) / 6
     weights = weights / np.sum(weights)
-    return sum(float(weight) * values for weight, values in zip(weights, slices, strict=True))
+    parts = [float(weight) * widened(values) for weight, values in zip(weights, slices, strict=True)]
+    return narrowed(functools.reduce(operator.add, parts), slices[0].dtype)
 
 
 def _blur_padding(window, padding):
-    return (window - 1) // 2 if padding is None else padding
+    return (whole("window", window) - 1) // 2 if padding is None else padding
 
 
 def _checked_field(x):
-    if x.ndim != 5:
+    if real_pixels(x).ndim != 5:
         raise ValueError(f"input of shape {x.shape} must be a field [batch, height, width, t, channel]")
     return x
 
 
-def _check_whole(**numbers):
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} (={value!r}) must be a whole number of at least 1")
+def _tiles_maximum(x, window):
+    rows, columns = x.shape[1] // window, x.shape[2] // window
+    y = _block_maximum(_in_windows(flat_channels(x)[:, : rows * window, : columns * window], window))
+    return y.reshape(x.shape[0], rows, columns, *x.shape[3:])
+
+
+_tiled_maximum = jax.jit(_tiles_maximum, static_argnames="window")
 
 
 def _in_windows(x, window):
@@ -328,7 +322,7 @@ def _block_maximum_jvp(primals, tangents):
     first = jnp.full(y.shape, len(entries) - 1, jnp.int8 if len(entries) < 128 else jnp.int32)
     for i in reversed(range(len(entries) - 1)):
         first = jnp.where(entries[i] == y, i, first)
-    index = np.arange(len(entries), dtype=first.dtype).reshape(x.shape[2], 1, x.shape[4], *(1,) * (x.ndim - 5))
+    index = np.arange(len(entries), dtype=first.dtype).reshape(1, 1, x.shape[2], 1, x.shape[4], *(1,) * (x.ndim - 5))
     chosen = jnp.where(first[:, :, None, :, None] == index, tangent, jnp.zeros_like(tangent))
     return y, jnp.sum(chosen, axis=(2, 4))
 

@@ -7,7 +7,10 @@ from flax import nnx
 
 from fconv_jax import pooling
 from fconv_jax.calls import FLAX_POOLS, Call
+from fconv_jax.convolve import padding_width
 from fconv_jax.layers import PointwiseFConv, _FConv
+
+OTHER = "it does not commute with quarter turns"
 
 
 def reason(call: Call) -> str:
@@ -19,11 +22,13 @@ def reason(call: Call) -> str:
     if isinstance(stage, (_FConv, PointwiseFConv)):
         if stage.num_rotations % 4:
             return f"a quarter turn is none of its {stage.num_rotations} rotations"
-        return (
-            f"its stride of {stage.strides} does not fit the size: it starts at one border and stops short of the other"
-        )
+        if call.x.ndim > 3 and _room(call.x.shape[1], stage) % stage.strides:
+            return (
+                f"its stride of {stage.strides} does not fit the size: "
+                "it starts at one border and stops short of the other"
+            )
     if name in ("corner_max_pool", "corner_blur_pool", *FLAX_POOLS) and call.x.ndim > 3:
-        return _pool_reason(call, name)
+        return _pool_reason(call, name) or OTHER
     if isinstance(stage, nnx.Conv):
         return "a plain convolution: its filters have one direction"
     if call.x.ndim > 3 and call.y.ndim == 2:
@@ -31,7 +36,14 @@ def reason(call: Call) -> str:
             f"it makes a vector of the {'x'.join(map(str, call.x.shape[1:3]))} positions"
             f"{' and the rotations' if call.x.ndim == 5 else ''}: what follows sees a turned map as another vector"
         )
-    return "it does not commute with quarter turns"
+    return OTHER
+
+
+def _room(size, layer):
+    """How far a layer's kernel can move."""
+    if isinstance(layer, PointwiseFConv):
+        return size - 1
+    return size + 2 * padding_width(layer.padding, layer.kernel_size) - layer.kernel_size
 
 
 def between(call: Call) -> str:
@@ -47,7 +59,7 @@ def between(call: Call) -> str:
 
 
 def _pool_reason(call, name):
-    """Windows from the top-left corner: how many of the last pixels none of them sees."""
+    """Windows from the top-left corner: how many of the last pixels none sees; empty if symmetric."""
     function = getattr(pooling, name, None) or getattr(nnx, name)
     defaults = {n: p.default for n, p in inspect.signature(function).parameters.items()}
     options = {**defaults, **call.options}
@@ -65,6 +77,8 @@ def _pool_reason(call, name):
         given = low = pooling._blur_padding(window, options["padding"])
     stride = "" if strides == window else f" at a stride of {strides}"
     dropped = size + low - ((result - 1) * strides + window)
+    if dropped == -low:  # as much room at both borders
+        return ""
     if dropped > 0:
         lines = "the last row and column" if dropped == 1 else f"the last {dropped} rows and columns"
         what = f"drops {lines}"

@@ -10,8 +10,9 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
+from fconv_jax._checks import finite
+from fconv_jax._precision import as_pixels, computing_type, widened
 from fconv_jax.pooling import disk_mask
 
 
@@ -31,7 +32,7 @@ def rotate_image(images: jax.Array, angle: float) -> jax.Array:
       angle: degrees, a finite number (not traced).
 
     Returns:
-      the shape and type of `images`.
+      the shape and type of `images`; whole numbers are rounded and kept in their type's range.
 
     Raises:
       ValueError: another number of axes, an angle that is not finite, or a side below two pixels.
@@ -42,7 +43,7 @@ def rotate_image(images: jax.Array, angle: float) -> jax.Array:
     """
     if images.ndim != 4:
         raise ValueError(f"images of shape {images.shape} must be [batch, height, width, channel]")
-    return _rotate_pixels(images, _checked_angle(angle))
+    return _rotate_pixels(images, finite("angle", angle, "number of degrees"))
 
 
 def rotate_features(field: jax.Array, angle: float) -> jax.Array:
@@ -66,7 +67,7 @@ def rotate_features(field: jax.Array, angle: float) -> jax.Array:
         raise ValueError(
             f"field of shape {field.shape} must be [batch, height, width, t, channel] or [batch, t, channel]"
         )
-    angle = _checked_angle(angle)
+    angle = finite("angle", angle, "number of degrees")
     num_rotations = field.shape[-2]
     steps = angle * num_rotations / 360.0
     if not math.isclose(steps, round(steps), abs_tol=1e-6):
@@ -77,7 +78,7 @@ def rotate_features(field: jax.Array, angle: float) -> jax.Array:
     shifted = jnp.roll(field, round(steps), axis=-2)
     if field.ndim == 3:
         return shifted
-    pixels = shifted.reshape(*field.shape[:3], -1)
+    pixels = shifted.reshape(*field.shape[:3], math.prod(field.shape[3:]))
     turned = _rotate_pixels(pixels, angle)
     return turned.reshape(*turned.shape[:3], *field.shape[3:])
 
@@ -100,21 +101,20 @@ def inside_disk(x: jax.Array, margin: float | None) -> jax.Array:
     if x.shape[1] != x.shape[2]:
         raise ValueError(f"a disk needs square images, not {x.shape[1]} x {x.shape[2]}")
     mask = disk_mask(x.shape[1], margin)
-    return x * mask.reshape(mask.shape + (1,) * (x.ndim - 3)).astype(x.dtype)
-
-
-def _checked_angle(angle):
-    if isinstance(angle, Tracer) or not math.isfinite(angle):
-        raise ValueError(f"angle (={angle}) must be a finite number of degrees, known when traced")
-    return float(angle)
+    mask = mask.reshape((1, *mask.shape) + (1,) * (x.ndim - 3))
+    # A mask in an integer's type is 0 or 1.
+    x = x if jnp.issubdtype(x.dtype, jnp.inexact) else widened(x)
+    return x * mask.astype(x.dtype)
 
 
 def _rotate_pixels(pixels, angle):
     if angle % 90.0 == 0.0:
         return jnp.rot90(pixels, round(angle / 90.0), axes=(1, 2))
     height, width = pixels.shape[1:3]
+    if not (isinstance(height, int) and isinstance(width, int)):  # a symbol of `jax.export`
+        raise ValueError(f"images of {height} x {width} pixels turn by multiples of 90 degrees only, not {angle:g}")
     # A float32 result needs no more than float32 weights, but bfloat16 coefficients would lose the image.
-    dtype = jnp.promote_types(pixels.dtype, jnp.float32)
+    dtype = computing_type(pixels.dtype)
     coefficients = jnp.einsum(
         "ui,vj,bijc->buvc",
         _spline_filter(height).astype(dtype),
@@ -124,9 +124,9 @@ def _rotate_pixels(pixels, angle):
     )
     flat = coefficients.reshape(pixels.shape[0], height * width, pixels.shape[3])
     places, weights = _spline_taps(height, width, angle)
-    taps = [flat[:, place] * weight.astype(dtype)[:, None] for place, weight in zip(places, weights, strict=True)]
+    taps = [flat[:, place] * weight.astype(dtype)[None, :, None] for place, weight in zip(places, weights, strict=True)]
     turned = functools.reduce(jnp.add, taps)
-    return turned.reshape(pixels.shape).astype(pixels.dtype)
+    return as_pixels(turned.reshape(pixels.shape), pixels.dtype)
 
 
 @functools.lru_cache(maxsize=64)

@@ -4,6 +4,7 @@ import functools
 
 from flax import nnx
 
+from fconv_jax._checks import whole
 from fconv_jax.models.alexnet import AlexNet
 from fconv_jax.models.fconv_mnist import fconv_mnist, fconv_mnist_simple
 from fconv_jax.models.invariant import alexnet_fconv_invariant, lenet_fconv_invariant
@@ -44,6 +45,4 @@ def create(name: str, *, num_classes: int = 10, init: str = "report", rngs: nnx.
         raise ValueError(f"model (={name!r}) must be one of {', '.join(MODELS)}")
     if init not in ("report", "he"):
         raise ValueError(f"init (={init!r}) must be 'report' or 'he'")
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-        raise ValueError(f"num_classes (={num_classes!r}) must be a whole number of at least 1")
-    return MODELS[name](num_classes=num_classes, init=init, rngs=rngs)
+    return MODELS[name](num_classes=whole("num_classes", num_classes), init=init, rngs=rngs)

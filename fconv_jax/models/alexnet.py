@@ -2,9 +2,10 @@
 
 from flax import nnx
 
+from fconv_jax.dropout import Dropout
 from fconv_jax.layers import GroupFConv, LiftingFConv, ProjectingFConv
 from fconv_jax.models.initial import plain_conv, plain_dense
-from fconv_jax.models.stages import Dropout, StagedModel, flatten
+from fconv_jax.models.stages import StagedModel, flatten
 from fconv_jax.pooling import corner_max_pool
 
 _WIDTHS = (64, 192, 384, 256, 256)

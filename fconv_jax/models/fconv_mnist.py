@@ -4,10 +4,11 @@ import functools
 
 from flax import nnx
 
+from fconv_jax.dropout import Dropout, FieldDropout
 from fconv_jax.layers import GroupFConv, LiftingFConv
 from fconv_jax.models.initial import plain_dense
-from fconv_jax.models.stages import Dropout, StagedModel, flatten
-from fconv_jax.pooling import FieldDropout, blur_pool, corner_max_pool, max_over_rotations
+from fconv_jax.models.stages import StagedModel, flatten
+from fconv_jax.pooling import blur_pool, corner_max_pool, max_over_rotations
 
 _padded_pool = functools.partial(corner_max_pool, window=2, padding=1)
 _gaussian_pool = functools.partial(blur_pool, window=5, strides=1, padding=0)

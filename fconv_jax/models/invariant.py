@@ -7,10 +7,12 @@ import math
 import jax.numpy as jnp
 from flax import nnx
 
+from fconv_jax._checks import finite, whole
+from fconv_jax.dropout import Dropout
 from fconv_jax.layers import GroupFConv, LiftingFConv
 from fconv_jax.models.initial import plain_dense
-from fconv_jax.models.stages import Dropout, StagedModel, mean_over_space, means_over_space
-from fconv_jax.pooling import _check_whole, blur_pool, max_over_rotations, spatial_mean_pool
+from fconv_jax.models.stages import StagedModel, mean_over_space, means_over_space
+from fconv_jax.pooling import blur_pool, max_over_rotations, spatial_mean_pool
 from fconv_jax.turns import inside_disk, rotate_image
 
 
@@ -74,7 +76,8 @@ class InvariantFConv(StagedModel):
         rngs: nnx.Rngs,
     ):
         _check(layers=layers, power=power, hidden=hidden, dropout=dropout, input_turns=input_turns)
-        self.layers, self.input_turns, self.margin, self.blur = layers, input_turns, margin, blur
+        hidden, num_classes = int(hidden), whole("num_classes", num_classes)
+        self.layers, self.input_turns, self.margin, self.blur = layers, tuple(map(float, input_turns)), margin, blur
         self.power, self.power_blur = power, power_blur
         before = 1
         for number, layer in enumerate(layers, start=1):
@@ -131,21 +134,23 @@ def _check(*, layers, power, hidden, dropout, input_turns):
         raise ValueError("layers must not be empty")
     if isinstance(power, bool) or (power is not None and not 1 <= power < math.inf):
         raise ValueError(f"power (={power!r}) must be a finite number of at least 1, or None")
-    _check_whole(hidden=hidden)
+    whole("hidden", hidden)
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout (={dropout!r}) must be at least 0 and below 1")
-    if not input_turns or not all(map(math.isfinite, input_turns)):
+    if not len(input_turns):
         raise ValueError(f"input_turns (={input_turns!r}) must be finite angles, at least one")
+    for angle in input_turns:
+        finite("input_turns", angle, "number of degrees")
 
 
 def _turned(images, angles):
     """`[batch, ...]` -> `[batch turns, ...]`, an image's turned copies together."""
     turned = jnp.stack([rotate_image(images, angle) for angle in angles], axis=1)
-    return turned.reshape(-1, *images.shape[1:])
+    return turned.reshape(images.shape[0] * len(angles), *images.shape[1:])
 
 
 def _mean_over_turns(x, count):
-    return x.reshape(-1, count, x.shape[-1]).mean(axis=1)
+    return x.reshape(x.shape[0] // count, count, x.shape[-1]).mean(axis=1)
 
 
 lenet_fconv_invariant = functools.partial(

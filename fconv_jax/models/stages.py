@@ -1,28 +1,18 @@
 """What every model shares: it runs through an ordered tuple of named stages."""
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fconv_jax.pooling import FieldDropout, image_keys
-
-
-class Dropout(nnx.Dropout):
-    """`nnx.Dropout` with one key for each image, so that a mask does not depend on how a batch is cut."""
-
-    def __call__(self, x: jax.Array, rngs=None) -> jax.Array:
-        """Returns `x` with some of its numbers zero, in training mode."""
-        if self.deterministic or self.rate == 0.0:
-            return x
-        drop = super().__call__
-        return jax.vmap(lambda image, key: drop(image, rngs=key))(x, image_keys(rngs, x.shape[0]))
+from fconv_jax.dropout import Dropout, image_keys
 
 
 def flatten(x: jax.Array) -> jax.Array:
     """`[batch, ...]` -> `[batch, features]`, rows and columns first, channel fastest."""
-    return x.reshape(x.shape[0], -1)
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 def mean_over_space(x: jax.Array) -> jax.Array:
@@ -63,7 +53,7 @@ class StagedModel(nnx.Module):
 
         Args:
           images: of the network's `input_shape`.
-          rngs: for a network with dropout in training mode: `nnx.Rngs` with a `dropout` stream, one
+          rngs: for a network with dropout in training mode: `nnx.Rngs` with a `dropout` stream, a stream, one
             key, or an array of one key for each image.
 
         Raises:
@@ -94,4 +84,4 @@ class StagedModel(nnx.Module):
 
 
 def _draws(stage) -> bool:
-    return isinstance(stage, (Dropout, FieldDropout)) and not stage.deterministic and stage.rate > 0.0
+    return isinstance(stage, Dropout) and not stage.deterministic and stage.rate > 0.0

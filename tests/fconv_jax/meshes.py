@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import fconv_jax as fc
+from fconv_jax.dropout import Dropout
 
 FIELD, IMAGE = (4, 16, 16, 4, 4), (4, 16, 16, 4)
 
@@ -22,7 +23,8 @@ CASES = {
     "PointwiseFConv": (lambda rngs: fc.PointwiseFConv(4, 4, 4, rngs=rngs), FIELD),
     "LiftingPointwiseFConv": (lambda rngs: fc.LiftingPointwiseFConv(4, 4, 4, rngs=rngs), IMAGE),
     "ResidualBlock": (lambda rngs: fc.ResidualBlock(4, 3, 4, rngs=rngs), FIELD),
-    "FieldDropout": (lambda rngs: Dropped(), FIELD),
+    "FieldDropout": (lambda rngs: Dropped(fc.FieldDropout), FIELD),
+    "Dropout": (lambda rngs: Dropped(Dropout), FIELD),
     "spatial_max_pool": (lambda rngs: fc.spatial_max_pool, FIELD),
     "spatial_max_pool of an image": (lambda rngs: fc.spatial_max_pool, IMAGE),
     "spatial_max_pool, widened": (lambda rngs: fc.spatial_max_pool, (4, 7, 7, 4, 4)),
@@ -44,8 +46,8 @@ TOLERANCE = 1e-5
 class Dropped(nnx.Module):
     """Dropout with keys of its own, so that it can be repeated."""
 
-    def __init__(self):
-        self.dropout = fc.FieldDropout(0.5)
+    def __init__(self, kind):
+        self.dropout = kind(0.5)
 
     def __call__(self, x):
         """The same shape."""
