@@ -15,7 +15,8 @@ from experiments.reporting.gathering import gathered
 from experiments.reporting.tables import label, order
 from experiments.runs import folder as folders
 from experiments.runs.folder import write_json
-from experiments.runs.results import read_angles, versions
+from experiments.runs.reading import read_angles
+from experiments.runs.results import versions
 from experiments.training.devices import device_name
 
 MESHES = (20, 36, 68, 132)
@@ -150,13 +151,14 @@ def _draw_gathered(output, results):
     """Draws what is to be drawn of the gathered runs; the names of the files."""
     cells = sorted(gathered(results).items(), key=lambda item: order(item[1]))
     cells = [(folder, cell) for folder, cell in cells if cell["dataset"] == "mnist_5k" and cell["setting"] == 3]
-    files = {label(cell): folder / folders.ANGLES for folder, cell in cells if (folder / folders.ANGLES).exists()}
+    lines = {label(cell): read_angles(folder, cell) for folder, cell in cells}
+    lines = {name: angles for name, angles in lines.items() if angles is not None}
     confusions = {label(cell): np.sum(cell["confusion"], axis=0) for _, cell in cells}
-    if files:
-        plots.plot_upright(output / "upright.png", {name: read_angles(file) for name, file in files.items()})
+    if lines:
+        plots.plot_upright(output / "upright.png", lines)
     if confusions:
         plots.plot_six_nine(output / "six_nine.png", confusions)
-    return ", upright.png" * bool(files) + ", six_nine.png" * bool(confusions)
+    return ", upright.png" * bool(lines) + ", six_nine.png" * bool(confusions)
 
 
 def _features(digit):

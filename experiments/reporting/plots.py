@@ -8,7 +8,6 @@ from matplotlib import pyplot
 
 from experiments.reporting import tables
 from experiments.runs.folder import replaced
-from experiments.runs.results import read_angles
 from experiments.settings import REPORT_MODELS, SETTINGS
 
 matplotlib.use("Agg")  # files only: no screen is needed
@@ -34,26 +33,27 @@ def plot_curves(path: Path, results: dict) -> None:
     save(figure, path)
 
 
-def plot_angles(path: Path, title: str, angles, accuracy) -> None:
+def plot_angles(path: Path, title: str, angle, accuracy, digest: str | None = None) -> None:
     """Writes angles.png: test accuracy `[seed, angle]` of images that are all rotated by one angle."""
     figure, axis = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
     accuracy = np.asarray(accuracy)
     for row in accuracy:
-        axis.plot(angles, row, color="tab:blue", linewidth=0.7, alpha=0.6)
-    axis.plot(angles, accuracy.mean(0), color="black", linewidth=1.8)
-    axis.set(xlabel="angle (degrees)", ylabel="test accuracy", ylim=(0, 1), title=title)
+        axis.plot(angle, row, color="tab:blue", linewidth=0.7, alpha=0.6)
+    axis.plot(angle, accuracy.mean(0), color="black", linewidth=1.8)
+    axis.set(xlabel="angle (degrees)", ylabel="test accuracy", ylim=(0, 1))
+    axis.set_title(title, fontsize=9)
     axis.set_xticks(range(-180, 181, 45))
     axis.grid(alpha=0.3)
-    save(figure, path)
+    save(figure, path, digest)
 
 
-def plot_angle_files(path: Path, files: dict[str, Path]) -> None:
-    """Writes accuracy against the angle, the mean of the seeds, for each {title: angles.csv}."""
+def plot_angle_lines(path: Path, lines: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Writes accuracy against the angle, the seeds' mean, for each {title: (angles, accuracy `[seed, angle]`)}."""
     figure, axis = pyplot.subplots(figsize=(9, 4), layout="constrained")
-    for index, (title, file) in enumerate(files.items()):  # runs that share a training share a line: wide below narrow
-        angles, accuracy = read_angles(file)
+    # Runs that share a training share a line: wide below narrow.
+    for index, (title, (angles, accuracy)) in enumerate(lines.items()):
         axis.plot(angles, accuracy.mean(0), label=title, color=pyplot.colormaps["tab20"](index % 20),
-                  linewidth=4 - 3 * index / len(files), linestyle="-" if "fconv" in title else "--")  # fmt: skip
+                  linewidth=4 - 3 * index / len(lines), linestyle="-" if "fconv" in title else "--")  # fmt: skip
     axis.set(xlabel="angle of all test digits (degrees)", ylabel="test accuracy", ylim=(0, 1))
     axis.set_xticks(range(-180, 181, 45))
     axis.grid(alpha=0.3)
@@ -61,7 +61,7 @@ def plot_angle_files(path: Path, files: dict[str, Path]) -> None:
     save(figure, path)
 
 
-def plot_audit(path: Path, title: str, report) -> None:
+def plot_audit(path: Path, title: str, report, digest: str | None = None) -> None:
     """Writes an `Audit`: errors of the network up to each stage; stages that break quarter turns are marked red."""
     stages = report.stages
     figure, axis = pyplot.subplots(figsize=(max(6, 0.45 * len(stages) + 2), 4), layout="constrained")
@@ -79,13 +79,14 @@ def plot_audit(path: Path, title: str, report) -> None:
     axis.set_xticks(at, [stage.name for stage in stages], rotation=60, ha="right", fontsize=8)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7)
-    save(figure, path)
+    save(figure, path, digest)
 
 
-def save(figure, path: Path) -> None:
-    """Writes a figure as PNG in one piece and closes it."""
+def save(figure, path: Path, digest: str | None = None) -> None:
+    """Writes a figure as PNG in one piece and closes it; `digest`: of the `best/` that it was made from."""
+    metadata = {"Software": None} | ({"best_digest": digest} if digest else {})
     with replaced(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png", metadata={"Software": None})
+        figure.savefig(temporary, dpi=120, format="png", metadata=metadata)
     pyplot.close(figure)
 
 
