@@ -12,10 +12,10 @@ from experiments import report
 from tests.experiments import helpers
 
 
-def save(folder, cell, angles="seed,angle,accuracy\n0,0,0.9\n0,90,0.2\n"):
+def save(folder, cell, angles=None):
     folder.mkdir()
     (folder / "results.json").write_text(json.dumps(cell))
-    (folder / "angles.csv").write_text(angles)
+    (folder / "angles.csv").write_text(helpers.angles(cell) if angles is None else angles)
     return str(folder)
 
 
