@@ -143,7 +143,7 @@ def audit(options: Namespace, command: str) -> None:
     if options.run_dir is not None:
         _check_folder(options.run_dir)
     folder = options.output or options.run_dir
-    with folders.held(*{options.run_dir, folder} - {None}):
+    with folders.held(*filter(None, (options.run_dir, folder))):
         _audit(options, command, folder)
 
 

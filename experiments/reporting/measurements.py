@@ -123,7 +123,7 @@ def draw(options: Namespace, command: str) -> None:
     Raises:
       InputError: a folder that cannot be written.
     """
-    output = options.output
+    output, cells = options.output, _upright_cells(options.results)
     digits = data.load("mnist_5k", 1, data_dir=options.data_dir, splits=("test",), progress=print)["test"]
     step = max(1, len(digits.labels) // 10)  # one of each class: they are sorted
     images = digits.images[::step].astype(np.float32) / 255
@@ -143,17 +143,21 @@ def draw(options: Namespace, command: str) -> None:
         contents = {"command": command, "data": "mnist_5k test digits, one of each class", "device": device_name()}
         contents |= {"versions": versions(), "meshes": MESHES, "mesh_errors": errors, "choices": panels}
         write_json(output / "errors.json", contents)
-        more = _draw_gathered(output, options.results)
+        more = _draw_gathered(output, cells)
     print(f"saved in {output}/: basis.png, features.png, mesh.png, choices.png, errors.json{more}")
 
 
-def _draw_gathered(output, results):
-    """Draws what is to be drawn of the gathered runs; the names of the files."""
+def _upright_cells(results):
+    """Gathered cells of setting 3, {label: (results.json, angles or None)}: read before anything is drawn."""
     cells = sorted(gathered(results).items(), key=lambda item: order(item[1]))
     cells = [(folder, cell) for folder, cell in cells if cell["dataset"] == "mnist_5k" and cell["setting"] == 3]
-    lines = {label(cell): read_angles(folder, cell) for folder, cell in cells}
-    lines = {name: angles for name, angles in lines.items() if angles is not None}
-    confusions = {label(cell): np.sum(cell["confusion"], axis=0) for _, cell in cells}
+    return {label(cell): (cell, read_angles(folder, cell)) for folder, cell in cells}
+
+
+def _draw_gathered(output, cells):
+    """Draws what is to be drawn of the gathered runs; the names of the files."""
+    lines = {name: angles for name, (_, angles) in cells.items() if angles is not None}
+    confusions = {name: np.sum(cell["confusion"], axis=0) for name, (cell, _) in cells.items()}
     if lines:
         plots.plot_upright(output / "upright.png", lines)
     if confusions:

@@ -128,12 +128,14 @@ def check_save(folder: Path, record: dict | None, config: RunConfig, data_digest
     Raises:
       InputError: the first that differs.
     """
-    saved = (record or {}).get("config") or {}
+    saved = (record or {}).get("config")
     now = of_save([config], [data_digest])
-    for name in saved.keys() & now.keys():
-        was, value = saved[name], now[name]
-        if name == "data_digest":  # this setting's; what the save has for none of its settings, its restoring tells
-            was = {setting: was.get(setting, digest) for setting, digest in value.items()}
+    for name, value in now.items() if isinstance(saved, dict) else ():
+        was = saved.get(name)
+        if name == "data_digest" and isinstance(was, dict) and str(config.setting) not in was:
+            continue  # not a save for this setting: restoring it tells
+        if name == "data_digest" and isinstance(was, dict):
+            was = {str(config.setting): was[str(config.setting)]}
         if was != value:
             raise InputError(
                 f"{folder}: the save was made with {name} {was!r:.80}, {CONFIG} says {value!r:.80}: put {CONFIG} "

@@ -76,7 +76,7 @@ def write_curves(path: Path, results: dict) -> None:
     """Writes curves.csv: one row a seed and epoch (from 1)."""
     curves = zip(results["seeds"], results["train_loss"], results["validation_curve"], strict=True)
     rows = [
-        [seed, epoch, f"{loss:.6g}", f"{accuracy:.6g}"]
+        [seed, epoch, f"{math.nan if loss is None else loss:.6g}", f"{accuracy:.6g}"]
         for seed, losses, accuracies in curves
         for epoch, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True), 1)
     ]

@@ -51,6 +51,17 @@ def test_bad_arguments(argv):
     assert helpers.call(figures.main, *argv) == 2
 
 
+def test_a_gathered_cell_that_is_not_right_is_refused_before_anything_is_drawn(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(data, "load", helpers.load)
+    cell = tmp_path / "results" / "mnist_5k" / "setting3_lenet"
+    cell.mkdir(parents=True)
+    (cell / "results.json").write_text(json.dumps(helpers.cell("lenet", 3) | {"mean": 0.99}))
+    argv = ("--output", tmp_path / "figures", "--results", tmp_path / "results")
+    helpers.assert_refused(
+        capfd, tmp_path, lambda *words: helpers.call(figures.main, *words), *argv, says="mean does not follow"
+    )
+
+
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(data, "load", helpers.load)
     (tmp_path / "file").write_text("")
