@@ -85,10 +85,13 @@ def train_planned(console, planned: Planned, output: Path, given: dict, data_dir
     `given`: fields of `RunConfig`, the data set among them; the others are the protocol's. `more`: the `place` in a
     sweep, and whether this is its child.
     """
-    cells = cells_of.of_sweep(planned, output, given, data_dir, console.print)
-    for cell in cells:  # all are checked before anything is written
-        if not folders.is_finished(cell.folder):
-            _check(cell.folder, resume=True, overwrite=False)
+    cells = []
+    for cell in cells_of.of_sweep(planned, output, given, data_dir, console.print):
+        if folders.is_finished(cell.folder):  # whoever evaluates it may hold it
+            console.print(f"{cell.folder} is finished")
+            continue
+        _check(cell.folder, resume=True, overwrite=False)  # all of them, before anything is written
+        cells.append(cell)
     with contextlib.ExitStack() as stack:
         for group in _sharing_a_save([cell for cell in cells if _taken(stack, console, cell, resume=True)]):
             _train(console, group, command, draw, resume=True, **more)
@@ -114,13 +117,12 @@ def _taken(stack, console, cell, *, resume, overwrite=False) -> bool:
 
     Nothing is written before all is known to be right.
     """
-    if not (resume and folders.is_finished(cell.folder)):
-        _check(cell.folder, resume, overwrite)
-        if resume:
-            cell.check_folder()
-        if processes.is_first():
-            stack.enter_context(folders.locked(cell.folder))
-            _check(cell.folder, resume, overwrite)  # once more, now that it is ours
+    _check(cell.folder, resume, overwrite)
+    if resume:
+        cell.check_folder()
+    if processes.is_first():
+        stack.enter_context(folders.locked(cell.folder))
+        _check(cell.folder, resume, overwrite)  # once more, now that it is ours
     if resume:
         cell.check_folder()
         if folders.is_finished(cell.folder):
