@@ -130,7 +130,9 @@ def check_save(folder: Path, record: dict | None, config: RunConfig, data_digest
     """
     saved = (record or {}).get("config")
     now = of_save([config], [data_digest])
-    for name, value in now.items() if isinstance(saved, dict) else ():
+    if not isinstance(saved, dict):
+        return
+    for name, value in now.items():
         was = saved.get(name)
         if name == "data_digest" and isinstance(was, dict) and str(config.setting) not in was:
             continue  # not a save for this setting: restoring it tells
