@@ -43,11 +43,13 @@ def _check_folder(run_dir):
 
 
 def _check_output(output, evaluator):
-    """The folder of another run is no place for this one's numbers."""
-    if output is None or output.resolve() == evaluator.run_dir.resolve() or not folders.is_run(output):
+    """The folder of another run is no place for this one's numbers, nor for those of initial weights."""
+    if output is None or not folders.is_run(output):
+        return
+    if evaluator and output.resolve() == evaluator.run_dir.resolve():
         return
     there = folders.best_record(output) or reading.check_run(output) or {}
-    if evaluator.digest not in (there.get("digest"), there.get("best_digest")):
+    if evaluator is None or evaluator.digest not in (there.get("digest"), there.get("best_digest")):
         raise InputError(f"{output} holds another run: choose another --output")
 
 
@@ -149,8 +151,7 @@ def audit(options: Namespace, command: str) -> None:
 
 def _audit(options, command, output):
     title, model, evaluator = _model(options)
-    if evaluator:
-        _check_output(options.output, evaluator)
+    _check_output(options.output, evaluator)
     digits = data.load("mnist_5k", 1, data_dir=options.data_dir, splits=("test",), progress=print)["test"]
     chosen = digits.images[:: max(1, len(digits.labels) // 20)]  # two of each class: they are sorted
     images = jnp.asarray(chosen, jnp.float32) / 255

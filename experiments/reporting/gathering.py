@@ -18,7 +18,6 @@ _MADE = {"angles.png", invariant_page.PAGE, *(f"{name}.png" for name in _FIGURES
     f"{name}_{dataset}.png" for name in _FIGURES for dataset in DATASETS
 }
 """What one call makes and another may not: it goes when its cells are gone."""
-_COPIED = (folders.CONFIG, folders.RESULTS, folders.CURVES, folders.ANGLES)
 
 
 def gather(run_dirs: list[Path], output: Path, command: str, single_file: bool = False) -> list[str]:
@@ -40,8 +39,11 @@ def gather(run_dirs: list[Path], output: Path, command: str, single_file: bool =
     _check_different(found)
     targets = {_target(output, cell): folder for cell, folder in found}
     for target, folder in targets.items():
-        if target.is_symlink() and target.resolve() != folder.resolve():
-            raise InputError(f"{target} links to another run than {folder}: remove the link")
+        own = target.is_symlink() or any((target / name).exists() for name in (folders.RESUME, folders.BEST))
+        if own and target.resolve() != folder.resolve():
+            raise InputError(
+                f"{target} is, or links to, another run than {folder}: remove it, or choose another --output"
+            )
     kept = gathered(output, but=targets)
     with tempfile.TemporaryDirectory() as made:
         made = Path(made)
@@ -102,11 +104,11 @@ def _move(made, output, names, copies):
     """Puts all that was made in its place, each file in one piece, and removes what has no source any more."""
     for target, copy in copies.items():
         target.mkdir(parents=True, exist_ok=True)
-        for name in _COPIED:
-            if (copy / name).exists():
-                _put(copy / name, target / name)
-            else:
-                (target / name).unlink(missing_ok=True)
+        for path in target.iterdir():
+            if folders.is_derived(path.name) and not (copy / path.name).exists():
+                path.unlink()
+        for path in copy.iterdir():
+            _put(path, target / path.name)
     output.mkdir(parents=True, exist_ok=True)
     for name in names:
         _put(made / name, output / name)
@@ -132,13 +134,14 @@ def _figures(output, kept):
         caption = f"Confusion, {dataset}: per cent of each class (rows), all seeds that did not fail"
         figures[caption] = output / f"confusion{suffix}.png"
         plots.plot_confusion(figures[caption], cells)
-    lines = {}
+    lines, drawn = {}, []
     for folder, cell in sorted(kept.items(), key=lambda item: tables.order(item[1])):
         angles = reading.read_angles(folder, cell)
         if angles is not None:
             lines[f"{tables.label(cell)}, setting {cell['setting']}, {cell['dataset']}"] = angles
+            drawn.append(cell)
     if lines:
-        plots.plot_angle_lines(output / "angles.png", lines)
+        plots.plot_angle_lines(output / "angles.png", lines, drawn)
         figures["Test accuracy against the angle of all test images, mean of the seeds"] = output / "angles.png"
     return figures
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.reporting import pages
-from experiments.reporting.tables import Table, label, of_protocol
+from experiments.reporting.tables import Table, label, otherwise
 from experiments.runs.reading import read_angles
 from experiments.settings import MODELS
 
@@ -96,7 +96,7 @@ def write(output: Path, kept: dict[Path, dict]) -> list[str]:
     parts += [_short(cell) for key, (cell, _) in sorted(cells.items()) if key[2] in _SHORT and cell["mean"] is not None]
     found.sort(key=lambda cell: (cell["dataset"], cell["setting"], cell["model"]))
     beside = [cell for (_, _, model), (cell, _) in sorted(cells.items()) if model in _COLUMNS[:-1]]
-    conditions = [*map(_condition, found), *(_otherwise(cell) for cell in beside if of_protocol(cell))]
+    conditions = [*map(_condition, found), *(_otherwise(cell) for cell in beside if otherwise(cell))]
     pages.fill(output / PAGE, numbers="\n\n".join(parts), conditions="\n".join(conditions))
     return [PAGE]
 
@@ -131,8 +131,8 @@ def _short(cell):
 
 def _otherwise(cell):
     """A line on a network beside the invariant one that was not trained by its protocol."""
-    text = ", ".join(f"{name} {cell.get(name)} (there {asked})" for name, asked in of_protocol(cell).items())
-    return f"- {cell['dataset']}, setting {cell['setting']}, `{label(cell)}`: **not by the report's protocol**: {text}"
+    where = f"{cell['dataset']}, setting {cell['setting']}, `{label(cell)}`"
+    return f"- {where}: **not by the report's protocol**: {otherwise(cell)}"
 
 
 def _condition(cell):

@@ -158,10 +158,12 @@ def _draw_gathered(output, cells):
     """Draws what is to be drawn of the gathered runs; the names of the files."""
     lines = {name: angles for name, (_, angles) in cells.items() if angles is not None}
     confusions = {name: np.sum(cell["confusion"], axis=0) for name, (cell, _) in cells.items()}
+    for name in ("upright.png", "six_nine.png"):
+        (output / name).unlink(missing_ok=True)  # of runs that are gone
     if lines:
-        plots.plot_upright(output / "upright.png", lines)
+        plots.plot_upright(output / "upright.png", lines, [cells[name][0] for name in lines])
     if confusions:
-        plots.plot_six_nine(output / "six_nine.png", confusions)
+        plots.plot_six_nine(output / "six_nine.png", confusions, [cell for cell, _ in cells.values()])
     return ", upright.png" * bool(lines) + ", six_nine.png" * bool(confusions)
 
 

@@ -1,5 +1,6 @@
 """Plots: of one run, of all cells side by side, of what equivariance looks like."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
@@ -47,7 +48,7 @@ def plot_angles(path: Path, title: str, angle, accuracy, digest: str | None = No
     save(figure, path, digest)
 
 
-def plot_angle_lines(path: Path, lines: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+def plot_angle_lines(path: Path, lines: dict[str, tuple[np.ndarray, np.ndarray]], cells: Iterable[dict] = ()) -> None:
     """Writes accuracy against the angle, the seeds' mean, for each {title: (angles, accuracy `[seed, angle]`)}."""
     figure, axis = pyplot.subplots(figsize=(9, 4), layout="constrained")
     # Runs that share a training share a line: wide below narrow.
@@ -58,7 +59,7 @@ def plot_angle_lines(path: Path, lines: dict[str, tuple[np.ndarray, np.ndarray]]
     axis.set_xticks(range(-180, 181, 45))
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    save(figure, path)
+    save(figure, path, digests(cells))
 
 
 def plot_audit(path: Path, title: str, report, digest: str | None = None) -> None:
@@ -80,6 +81,11 @@ def plot_audit(path: Path, title: str, report, digest: str | None = None) -> Non
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7)
     save(figure, path, digest)
+
+
+def digests(cells: Iterable[dict]) -> str:
+    """Of the `best/` of some results.json, where they are known, separated by spaces."""
+    return " ".join(dict.fromkeys(cell["best_digest"] for cell in cells if "best_digest" in cell))
 
 
 def save(figure, path: Path, digest: str | None = None) -> None:
@@ -121,7 +127,7 @@ def _plot_cells(path, cells, panel):
                 axis.text(0.5, 0.5, "not run", ha="center", va="center", color="gray", transform=axis.transAxes)
                 axis.set(xticks=[], yticks=[])
     figure.suptitle(cells[0]["dataset"], fontsize=10)
-    save(figure, path)
+    save(figure, path, digests(cells))
 
 
 def _variants(model, names):
@@ -221,7 +227,7 @@ def plot_choices(path: Path, panels: dict[str, tuple[tuple[int, ...], dict[str, 
     save(figure, path)
 
 
-def plot_upright(path: Path, lines: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+def plot_upright(path: Path, lines: dict[str, tuple[np.ndarray, np.ndarray]], cells: Iterable[dict] = ()) -> None:
     """Writes accuracy against the angle of networks trained upright, {name: (angles, accuracy `[seed, angle]`)}."""
     figure, axis = pyplot.subplots(figsize=(8, 3.8), layout="constrained")
     for name, (angles, accuracy) in lines.items():
@@ -235,10 +241,10 @@ def plot_upright(path: Path, lines: dict[str, tuple[np.ndarray, np.ndarray]]) ->
     axis.set_xticks(range(-180, 181, 45))
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    save(figure, path)
+    save(figure, path, digests(cells))
 
 
-def plot_six_nine(path: Path, confusions: dict[str, np.ndarray]) -> None:
+def plot_six_nine(path: Path, confusions: dict[str, np.ndarray], cells: Iterable[dict] = ()) -> None:
     """Writes what becomes of sixes and nines, {name: counts `[class, predicted]`}, a panel for each class."""
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 0.45 * len(confusions) + 1.6), sharey=True, layout="constrained")
     names = list(confusions)[::-1]
@@ -250,4 +256,4 @@ def plot_six_nine(path: Path, confusions: dict[str, np.ndarray]) -> None:
         axis.set(title=f"a {digit} that is not read as {digit}", xlabel="share of the test digits", xlim=(0, None))
         axis.grid(alpha=0.3, axis="x")
         axis.legend(fontsize=8)
-    save(figure, path)
+    save(figure, path, digests(cells))

@@ -54,6 +54,11 @@ def of_protocol(cell: dict) -> dict:
     return {name: asked[name] for name in differences(cell, asked)}
 
 
+def otherwise(cell: dict) -> str:
+    """In which fields a cell was not trained by its protocol, "" if in none."""
+    return ", ".join(f"{name} {cell.get(name)} (there {asked})" for name, asked in of_protocol(cell).items())
+
+
 def text(value: float | None) -> str:
     """A number for a table."""
     return "" if value is None else f"{value:.4f}"
@@ -147,6 +152,11 @@ def accuracy_table(cells: list[dict]) -> Table:
     if any(row["dataset"] == "mnist_5k" for row in rows):
         notes.insert(0, NOT_MNIST)
     notes += [_stuck(row) for row in rows if all(failed for _, failed in row["runs"])]
+    notes += [
+        f"{cell['dataset']}, setting {cell['setting']}, `{label(cell)}`: not by its protocol: {otherwise(cell)}."
+        for cell in sorted(cells, key=order)
+        if not of_protocol(cell).keys() <= {"epochs", "batch_size"}  # those stand in the row
+    ]
     head = ["data", *FIXED[1:], *map(str, range(1, num_runs + 1)), "mean", "std", "report's mean"]
     return Table("Test accuracy", head, body, tuple(notes))
 

@@ -98,6 +98,11 @@ def _is_own(name):
     return bool(_OWN.fullmatch(re.sub(r"^\.(.+)\.part$", r"\1", name)))
 
 
+def is_derived(name: str) -> bool:
+    """Whether runs, evaluations and audits write a file of that name, not a folder of checkpoints."""
+    return bool(_OWN.fullmatch(name)) and name not in (RESUME, BEST)
+
+
 def is_finished(folder: Path) -> bool:
     """Whether a run has written its results."""
     return (folder / RESULTS).exists()

@@ -42,8 +42,9 @@ def test_all_figures_are_drawn(tmp_path, monkeypatch, capfd):
     for name in ("basis.png", "features.png", "mesh.png", "choices.png", "upright.png", "six_nine.png"):
         assert (out / name).read_bytes()[:4] == b"\x89PNG" and name in said
     assert json.loads((out / "errors.json").read_text())["mesh_errors"]["kink"][0] > 0
-    assert helpers.call(figures.main, "--output", tmp_path / "others", "--results", tmp_path / "nowhere") == 0
-    assert "upright" not in capfd.readouterr().out and not (tmp_path / "others" / "upright.png").exists()
+    assert helpers.call(figures.main, "--output", out, "--results", tmp_path / "nowhere") == 0
+    assert "upright" not in capfd.readouterr().out and (out / "mesh.png").exists()
+    assert not (out / "upright.png").exists() and not (out / "six_nine.png").exists()  # of runs that are gone
 
 
 @pytest.mark.parametrize("argv", [(), ("--output",)])

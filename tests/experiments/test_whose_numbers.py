@@ -133,8 +133,10 @@ def test_every_derived_file_names_its_best(run, tmp_path):
     for folder in (run, tmp_path / "out" / "mnist_5k" / "setting1_lenet"):
         with (folder / "angles.csv").open(newline="") as file:
             assert {(row["dataset"], row["best_digest"]) for row in csv.DictReader(file)} == {("mnist_5k", digest)}
-    for name in ("angles.png", "audit.png"):
-        assert digest.encode() in (run / name).read_bytes()
+    drawn = [run / "angles.png", run / "audit.png"]
+    drawn += [tmp_path / "out" / f"{name}.png" for name in ("angles", "figure3", "confusion")]
+    for path in drawn:
+        assert digest.encode() in path.read_bytes()
     for name in ("table2.md", "table2.csv", "report.html"):
         assert digest in (tmp_path / "out" / name).read_text()
 
@@ -174,10 +176,12 @@ def test_what_a_run_made_anew_does_not_have_leaves_the_results(run, others, tmp_
     assert helpers.call(report.main, run, "--output", out) == 0
     target = out / "mnist_5k" / "setting1_lenet"
     (out / "invariant.md").write_text("of a cell that is gone")
+    assert helpers.evaluate(run, "--setting", "3", "--output", target) == 0
+    assert (target / "evaluation_mnist_5k_setting3.json").exists()
     assert (target / "angles.csv").exists() and (out / "angles.png").exists()
     assert helpers.call(report.main, others / "rate", "--output", out) == 0
     assert digest_of(target) == digest_of(others / "rate")
-    assert not (target / "angles.csv").exists()
+    assert {path.name for path in target.iterdir()} == {"config.json", "results.json", "curves.csv"}
     assert not (out / "angles.png").exists() and not (out / "invariant.md").exists()
     assert "angles.png" not in (out / "report.html").read_text()
 
@@ -238,6 +242,8 @@ def test_no_numbers_go_into_the_folder_of_another_run(run, others, tmp_path, cap
     other = shutil.copytree(others / "rate", tmp_path / "other")
     for main in (helpers.evaluate, lambda *argv: helpers.call(audit.main, *argv)):
         helpers.assert_refused(capfd, tmp_path, main, run, "--output", other, says="holds another run")
+    initial = lambda *argv: helpers.call(audit.main, "--model", "lenet", *argv)  # noqa: E731
+    helpers.assert_refused(capfd, tmp_path, initial, "--output", other, says="holds another run")
 
 
 BESTS = [  # another run, and what is left of this one; of equal configurations only results.json tells
@@ -319,7 +325,11 @@ def test_a_cell_in_the_folder_of_another_and_a_link_to_another_run_are_refused(r
     shutil.rmtree(out / "mnist_5k" / "setting2_lenet")
     other = shutil.copytree(others / "rate", tmp_path / "other")
     target.symlink_to(other)
-    refused(capfd, tmp_path, report.main, run, "--output", out, says="links to another run")
+    refused(capfd, tmp_path, report.main, run, "--output", out, says="links to, another run")
+    target.unlink()
+    target.mkdir()
+    shutil.copytree(others / "rate", target, dirs_exist_ok=True)  # trained there
+    refused(capfd, tmp_path, report.main, run, "--output", out, says="is, or links to, another run")
 
 
 def test_what_cannot_be_drawn_is_not_copied(run, tmp_path, monkeypatch, capfd):

@@ -47,6 +47,17 @@ def test_only_cells_trained_alike_are_compared(field):
     assert len(tables.comparisons(both)) == 1
 
 
+@pytest.mark.parametrize("field", UNLIKE)
+def test_a_cell_of_another_protocol_is_named(field):
+    """Beside cells of their protocols; epochs and batches stand in the row."""
+    cells = [helpers.cell("lenet", **REPORTS), helpers.cell("lenet_fconv", **REPORTS) | {field: UNLIKE[field]}]
+    said = [note for note in tables.accuracy_table(cells).notes if "not by its protocol" in note]
+    if field in tables.FIXED or field == "batch_size":
+        assert not said
+    else:
+        assert len(said) == 1 and f"{field} {UNLIKE[field]} (there " in said[0] and "`lenet_fconv`" in said[0]
+
+
 def test_results_of_before_there_were_schedules_are_compared():
     old = helpers.cell("lenet")
     for name in ("schedule", "weight_decay", "label_smoothing"):
