@@ -143,7 +143,7 @@ def resume_record(folder: Path) -> dict | None:
 
 
 def _record(saves, remedy):
-    steps = [path for path in saves.glob("[0-9]*") if path.name.isdigit()] if saves.is_dir() else []
+    steps = [path for path in saves.glob("[0-9]*") if path.name.isdecimal()] if saves.is_dir() else []
     if not steps:
         return None
     try:

@@ -1,8 +1,11 @@
 """The report's table from any finished cells, and the paired comparison."""
 
+import json
+
 import numpy as np
 import pytest
 
+from benchmarks import compare_accuracy
 from experiments.reporting import tables
 from tests.experiments import helpers
 
@@ -56,6 +59,22 @@ def test_a_cell_of_another_protocol_is_named(field):
         assert not said
     else:
         assert len(said) == 1 and f"{field} {UNLIKE[field]} (there " in said[0] and "`lenet_fconv`" in said[0]
+
+
+@pytest.mark.parametrize("field", [None, *UNLIKE])
+def test_pytorchs_numbers_stand_beside_those_trained_alike_only(field, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compare_accuracy, "RESULTS", tmp_path)
+    ours, theirs = helpers.cell("lenet"), helpers.cell("lenet") | ({field: UNLIKE[field]} if field else {})
+    files = {"mnist_5k/setting1_lenet/results.json": ours, "benchmarks/pytorch_lenet.json": {"results": [theirs]}}
+    for name, contents in files.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(json.dumps(contents))
+    if field:
+        with pytest.raises(SystemExit, match=f"not trained alike: {field} differ"):
+            compare_accuracy.main()
+    else:
+        compare_accuracy.main()
+        assert "| +0.0000 |" in capsys.readouterr().out
 
 
 def test_results_of_before_there_were_schedules_are_compared():
