@@ -11,6 +11,9 @@ import json
 import math
 from pathlib import Path
 
+from experiments.reporting.tables import differences
+from experiments.runs import reading
+
 RESULTS = Path("results")
 
 
@@ -25,9 +28,11 @@ def main() -> None:
     commands = []
     for path in sorted((RESULTS / "benchmarks").glob("pytorch_*.json")):
         for theirs in json.loads(path.read_text())["results"]:
-            ours = RESULTS / theirs["dataset"] / f"setting{theirs['setting']}_{theirs['model']}" / "results.json"
-            if ours.exists():
-                ours = json.loads(ours.read_text())
+            folder = RESULTS / theirs["dataset"] / f"setting{theirs['setting']}_{theirs['model']}"
+            if folder.exists():
+                ours = reading.read(folder)
+                if unlike := differences(ours, theirs):
+                    raise SystemExit(f"{folder} and {path} were not trained alike: {', '.join(unlike)} differ")
                 print(row(ours, theirs))
                 commands += [f"- ours: `{ours['command']}`; {ours['device']}", f"- PyTorch: `{theirs['command']}`"]
     print("\n" + "\n".join(dict.fromkeys(commands)))

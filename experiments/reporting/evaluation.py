@@ -15,12 +15,15 @@ from experiments import data
 from experiments.reporting.plots import plot_angles, plot_audit
 from experiments.rules import InputError
 from experiments.runs import folder as folders
+from experiments.runs import reading
 from experiments.runs.best import ANGLES, Evaluator
 from experiments.runs.folder import write_json
 from experiments.runs.progress import counted
 from experiments.runs.results import versions, write_angles
 from experiments.runs.train import resolve
 from experiments.training.devices import device_name
+
+_DATA = ("dataset", "setting", "data_seed")
 
 
 def evaluate(options: Namespace, command: str) -> None:
@@ -29,10 +32,30 @@ def evaluate(options: Namespace, command: str) -> None:
     Raises:
       InputError: no such run, or a folder that cannot be written.
     """
-    console = Console(soft_wrap=True)
-    if not options.run_dir.is_dir():
-        raise InputError(f"{options.run_dir} is not a folder: name the folder of a finished run")
+    _check_folder(options.run_dir)
+    with folders.held(options.run_dir, options.output or options.run_dir):
+        _evaluate(options, command, Console(soft_wrap=True))
+
+
+def _check_folder(run_dir):
+    if not run_dir.is_dir():
+        raise InputError(f"{run_dir} is not a folder: name the folder of a finished run")
+
+
+def _check_output(output, evaluator):
+    """The folder of another run is no place for this one's numbers, nor for those of initial weights."""
+    if output is None or not folders.is_run(output):
+        return
+    if evaluator and output.resolve() == evaluator.run_dir.resolve():
+        return
+    there = folders.best_record(output) or reading.check_run(output) or {}
+    if evaluator is None or evaluator.digest not in (there.get("digest"), there.get("best_digest")):
+        raise InputError(f"{output} holds another run: choose another --output")
+
+
+def _evaluate(options, command, console):
     evaluator = Evaluator(options.run_dir)
+    _check_output(options.output, evaluator)
     config = evaluator.config
     setting = options.setting or config.setting
     options.data_seed = config.data_seed if options.data_seed is None else options.data_seed
@@ -45,13 +68,14 @@ def evaluate(options: Namespace, command: str) -> None:
     title = f"{config.model}, tested on {dataset}, setting {setting}"
     rows = zip(contents["seeds"], contents["best_epoch"], contents["test_accuracy"], strict=True)
     _print(console, title, ("seed", "best epoch", "test"), rows, ("mean_all", "", contents["mean_all"]))
-    shown = functools.partial(counted, console, "angles")
-    by_angle = evaluator.accuracy_by_angle(test, progress=shown) if options.angles else None
-    if by_angle is not None:
+    if options.angles:
+        shown = functools.partial(counted, console, "angles")
+        by_angle = evaluator.accuracy_by_angle(test, progress=shown)
         contents["angles"] = {"angle": list(ANGLES), "accuracy": by_angle.tolist()}
         title = "accuracy against the angle (mean of the seeds)"
         _print(console, title, ("angle", "accuracy"), zip(ANGLES, by_angle.mean(0), strict=True))
-    _write(options.output or options.run_dir, contents, by_angle, console)
+    evaluator.check_unchanged()
+    _write(options.output or options.run_dir, contents, console)
 
 
 def _contents(evaluator, confusion):
@@ -60,7 +84,8 @@ def _contents(evaluator, confusion):
     accuracy = (np.trace(confusion, axis1=1, axis2=2) / confusion.sum((1, 2))).tolist()
     return {
         "model": config.model,
-        "trained_on": {"dataset": config.dataset, "setting": config.setting, "data_seed": config.data_seed},
+        "best_digest": evaluator.digest,
+        "trained_on": "elsewhere" if evaluator.elsewhere else {name: getattr(config, name) for name in _DATA},
         "dataset": None,
         "setting": None,
         "data_seed": None,
@@ -76,16 +101,27 @@ def _contents(evaluator, confusion):
     }
 
 
-def _write(output, contents, by_angle, console):
+def _write(output, contents, console):
+    """Writes the files; beside a run stands its own test under the plain names, any other under names of its own."""
+    names, dataset = [folders.EVALUATION, folders.ANGLES, folders.ANGLES_PLOT], contents["dataset"]
+    trained = contents["trained_on"]
+    if folders.is_run(output) and isinstance(trained, dict) and trained != {name: contents[name] for name in _DATA}:
+        seed = None if contents["data_seed"] == trained["data_seed"] else contents["data_seed"]
+        names = [folders.evaluated(name, dataset, contents["setting"], seed) for name in names]
     with folders.writing(output):
         output.mkdir(parents=True, exist_ok=True)
-        write_json(output / folders.EVALUATION, contents)
-        if by_angle is not None:
-            write_angles(output / folders.ANGLES, contents["seeds"], ANGLES, by_angle)
-            setting = contents["trained_on"]["setting"]
-            title = f"{contents['model']}, trained in setting {setting}, {contents['dataset']}"
-            plot_angles(output / folders.ANGLES_PLOT, title, ANGLES, by_angle)
-    console.print(f"saved in {output}/: evaluation.json" + (", angles.csv, angles.png" if by_angle is not None else ""))
+        if "angles" in contents:
+            write_angles(output / names[1], contents)
+            title = f"{contents['model']}, trained {_where(trained)}; tested on {dataset}"
+            plot_angles(output / names[2], title, **contents["angles"], digest=contents["best_digest"])
+        else:
+            del names[1:]
+        write_json(output / names[0], contents)
+    console.print(f"saved in {output}/: {', '.join(names)}")
+
+
+def _where(trained):
+    return trained if isinstance(trained, str) else f"on {trained['dataset']}, setting {trained['setting']}"
 
 
 def _print(console, title, head, rows, last=None):
@@ -106,9 +142,16 @@ def audit(options: Namespace, command: str) -> None:
     Raises:
       InputError: no such folder, or one that cannot be written.
     """
-    if options.run_dir is not None and not options.run_dir.is_dir():
-        raise InputError(f"{options.run_dir} is not a folder: name the folder of a finished run")
-    title, model = _model(options)
+    if options.run_dir is not None:
+        _check_folder(options.run_dir)
+    folder = options.output or options.run_dir
+    with folders.held(*filter(None, (options.run_dir, folder))):
+        _audit(options, command, folder)
+
+
+def _audit(options, command, output):
+    title, model, evaluator = _model(options)
+    _check_output(options.output, evaluator)
     digits = data.load("mnist_5k", 1, data_dir=options.data_dir, splits=("test",), progress=print)["test"]
     chosen = digits.images[:: max(1, len(digits.labels) // 20)]  # two of each class: they are sorted
     images = jnp.asarray(chosen, jnp.float32) / 255
@@ -116,25 +159,28 @@ def audit(options: Namespace, command: str) -> None:
     found = fconv_jax.audit(model, (height, width, channels), images=images)
     print(f"{title}: relative errors at quarter turns (so far; the stage alone) and at free angles; signal")
     print(found)
-    output = options.output or options.run_dir
     if output is None:
         return
+    whose = {}
+    if evaluator:
+        evaluator.check_unchanged()
+        whose = {"best_digest": evaluator.digest}
     with folders.writing(output):
         output.mkdir(parents=True, exist_ok=True)
         stages = [dataclasses.asdict(stage) for stage in found.stages]
-        contents = {"title": title, "command": command, "breaking": [stage.name for stage in found.breaking]}
+        contents = {"title": title, **whose, "command": command, "breaking": [stage.name for stage in found.breaking]}
         write_json(output / folders.AUDIT, {**contents, "stages": stages})
-        plot_audit(output / folders.AUDIT_PLOT, title, found)
+        plot_audit(output / folders.AUDIT_PLOT, title, found, digest=whose.get("best_digest"))
     print(f"saved in {output}/: audit.json, audit.png")
 
 
 def _model(options):
-    """A title and the network: one by name with initial weights, or that of a run."""
+    """A title, the network, one by name with initial weights or that of a run, and what evaluates the run."""
     if options.model:
         init = options.init or "report"
         model = fconv_jax.models.create(options.model, init=init, rngs=nnx.Rngs(0))
-        return f"{options.model}, initial weights ({init})", model
+        return f"{options.model}, initial weights ({init})", model, None
     evaluator = Evaluator(options.run_dir)
     config = evaluator.config
-    title = f"{config.model}, setting {config.setting}, {config.dataset}, seed {config.seeds[0]}"
-    return title, evaluator.model(0)
+    trained = "trained elsewhere" if evaluator.elsewhere else f"setting {config.setting}, {config.dataset}"
+    return f"{config.model}, {trained}, seed {config.seeds[0]}", evaluator.model(0), evaluator

@@ -1,28 +1,33 @@
 """Finished runs gathered in one folder: their numbers copied, tables, figures and pages made of them."""
 
-import json
 import shutil
+import tempfile
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
-
-import numpy as np
 
 from experiments.reporting import invariant_page, pages, plots, tables
 from experiments.rules import InputError
 from experiments.runs import folder as folders
-from experiments.runs.config import CONFIG
-from experiments.runs.results import read_angles
+from experiments.runs import reading
+from experiments.runs.results import write_curves
+from experiments.settings import DATASETS
 
-_COPIED = (folders.RESULTS, CONFIG, folders.CURVES, folders.ANGLES)
+_FIGURES = ("figure3", "confusion")
+_MADE = {"angles.png", invariant_page.PAGE, *(f"{name}.png" for name in _FIGURES)} | {
+    f"{name}_{dataset}.png" for name in _FIGURES for dataset in DATASETS
+}
+"""What one call makes and another may not: it goes when its cells are gone."""
 
 
 def gather(run_dirs: list[Path], output: Path, command: str, single_file: bool = False) -> list[str]:
     """Copies the runs' numbers to OUTPUT/DATASET/settingN_MODEL/ and writes the tables, figures and pages.
 
     Cells that are in `output` already, from earlier calls, are taken in. Returns the names of what was written.
+    All is read, and all is drawn, before anything is written.
 
     Raises:
-      InputError: no finished run, or one whose results cannot be read.
+      InputError: no finished run, or one whose files cannot be read or deny each other.
     """
     named = bool(run_dirs)
     run_dirs = run_dirs or sorted(Path("checkpoints").glob("setting*"))
@@ -30,35 +35,90 @@ def gather(run_dirs: list[Path], output: Path, command: str, single_file: bool =
     missing = sorted(set(run_dirs) - set(new))
     if named and missing:
         raise InputError(f"{missing[0]} is not a finished run: it has no {folders.RESULTS}")
-    found = [(_read(folder), folder) for folder in new]  # all are read before anything is written
+    found = [(reading.read(folder), folder) for folder in new]
     _check_different(found)
-    kept = gathered(output)
-    for cell, folder in found:
-        target = _target(output, cell)
-        kept[target] = cell
-        if target.resolve() != folder.resolve():  # a link to the run's own folder needs no copy
-            target.mkdir(parents=True, exist_ok=True)
-            for name in _COPIED:
-                if (folder / name).exists():
-                    shutil.copyfile(folder / name, target / name)
-    if not kept:
-        raise InputError("no finished run found: name the folders of finished runs, or train one first")
+    targets = {_target(output, cell): folder for cell, folder in found}
+    for target, folder in targets.items():
+        own = target.is_symlink() or any((target / name).exists() for name in (folders.RESUME, folders.BEST))
+        if own and target.resolve() != folder.resolve():
+            raise InputError(
+                f"{target} is, or links to, another run than {folder}: remove it, or choose another --output"
+            )
+    kept = gathered(output, but=targets)
+    with tempfile.TemporaryDirectory() as made:
+        made = Path(made)
+        copies = {target: made / target.relative_to(output) for target in targets}
+        for (cell, folder), copy in zip(found, copies.values(), strict=True):
+            _copy(cell, folder, copy)
+            kept[copy] = cell
+        if not kept:
+            raise InputError("no finished run found: name the folders of finished runs, or train one first")
+        names = _write(made, kept, command, single_file)
+        for target, folder in targets.items():
+            if target.resolve() == folder.resolve():  # a link to the run's own folder needs no copy
+                del copies[target]
+        _move(made, output, names, copies)
+    return names
+
+
+def gathered(output: Path, but: Collection[Path] = ()) -> dict[Path, dict]:
+    """Returns {folder: results.json} of the cells that earlier calls copied to `output`, `but` for some.
+
+    Raises:
+      InputError: one that cannot be read, or that stands in the folder of another.
+    """
+    kept = {}
+    for path in sorted(output.glob(f"*/setting*_*/{folders.RESULTS}")):
+        if path.parent in but:
+            continue
+        kept[path.parent] = cell = reading.read(path.parent)
+        if _target(output, cell) != path.parent:
+            raise InputError(f"{path} is of {_target(Path(), cell)}: remove it from there")
+    return kept
+
+
+def _copy(cell, folder, copy):
+    """What a run's folder says in numbers; what it does not have, its copy has not."""
+    copy.mkdir(parents=True)
+    folders.write_json(copy / folders.RESULTS, cell)
+    write_curves(copy / folders.CURVES, cell)
+    for name in (folders.CONFIG, folders.ANGLES):
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, copy / name)
+    reading.read_angles(copy, cell)
+    if reading.read(copy) != cell or reading.read(folder) != cell:
+        raise InputError(f"{folder} was written while it was read: give the command again")
+
+
+def _write(made, kept, command, single_file):
     cells = list(kept.values())
-    pages.write_markdown(output / "table2.md", cells, command)
-    pages.write_table(output / "table2.csv", cells)
-    figures = _figures(output, kept)
-    pages.write_html(output / "report.html", cells, figures, command, single_file)
-    more = invariant_page.write(output, kept)
+    pages.write_markdown(made / "table2.md", cells, command)
+    pages.write_table(made / "table2.csv", cells)
+    figures = _figures(made, kept)
+    pages.write_html(made / "report.html", cells, figures, command, single_file)
+    more = invariant_page.write(made, kept)
     return ["table2.md", "table2.csv", *more, *(path.name for path in figures.values()), "report.html"]
 
 
-def gathered(output: Path) -> dict[Path, dict]:
-    """Returns {folder: results.json} of the cells that earlier calls copied to `output`.
+def _move(made, output, names, copies):
+    """Puts all that was made in its place, each file in one piece, and removes what has no source any more."""
+    for target, copy in copies.items():
+        target.mkdir(parents=True, exist_ok=True)
+        for path in target.iterdir():
+            if folders.is_derived(path.name) and not (copy / path.name).exists():
+                path.unlink()
+        for path in copy.iterdir():
+            _put(path, target / path.name)
+    output.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        _put(made / name, output / name)
+    for name in _MADE - set(names):
+        (output / name).unlink(missing_ok=True)
 
-    Raises:
-      InputError: one that cannot be read.
-    """
-    return {path.parent: _read(path.parent) for path in sorted(output.glob("*/setting*_*/results.json"))}
+
+def _put(source, target):
+    with folders.replaced(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def _figures(output, kept):
@@ -74,13 +134,14 @@ def _figures(output, kept):
         caption = f"Confusion, {dataset}: per cent of each class (rows), all seeds that did not fail"
         figures[caption] = output / f"confusion{suffix}.png"
         plots.plot_confusion(figures[caption], cells)
-    angles = {
-        f"{tables.label(cell)}, setting {cell['setting']}, {cell['dataset']}": folder / folders.ANGLES
-        for folder, cell in sorted(kept.items(), key=lambda item: tables.order(item[1]))
-        if (folder / folders.ANGLES).exists()
-    }
-    if angles:
-        plots.plot_angle_files(output / "angles.png", angles)
+    lines, drawn = {}, []
+    for folder, cell in sorted(kept.items(), key=lambda item: tables.order(item[1])):
+        angles = reading.read_angles(folder, cell)
+        if angles is not None:
+            lines[f"{tables.label(cell)}, setting {cell['setting']}, {cell['dataset']}"] = angles
+            drawn.append(cell)
+    if lines:
+        plots.plot_angle_lines(output / "angles.png", lines, drawn)
         figures["Test accuracy against the angle of all test images, mean of the seeds"] = output / "angles.png"
     return figures
 
@@ -97,20 +158,3 @@ def _check_different(found):
         if key in seen:
             raise InputError(f"{seen[key]} and {folder} are runs of one cell ({key.name}): name one of them")
         seen[key] = folder
-
-
-def _read(folder):
-    path = folder / folders.RESULTS
-    try:
-        cell = json.loads(path.read_text(encoding="utf-8"))
-        tables.all_tables([cell])
-        shape = (len(cell["seeds"]), cell["epochs"])
-        if any(np.shape(cell[name]) != shape for name in ("train_loss", "validation_curve")):
-            raise ValueError("curves of another length than the epochs")
-        if np.shape(cell["confusion"])[:1] != shape[:1]:
-            raise ValueError("confusion of another number of seeds")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is not a run's results ({type(error).__name__}: {error})") from error
-    if (folder / folders.ANGLES).exists():
-        read_angles(folder / folders.ANGLES)  # refused now, not when half of the files are written
-    return cell

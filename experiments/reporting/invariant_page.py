@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from experiments.reporting import pages
-from experiments.reporting.tables import Table, label
-from experiments.runs.folder import ANGLES
-from experiments.runs.results import read_angles
+from experiments.reporting.tables import Table, label, otherwise
+from experiments.runs.reading import read_angles
 from experiments.settings import MODELS
 
 PAGE = "invariant.md"
@@ -96,7 +95,9 @@ def write(output: Path, kept: dict[Path, dict]) -> list[str]:
     parts = [pages.markdown(Table("", head, [_row(asked, cells) for asked in _ASKED]))]
     parts += [_short(cell) for key, (cell, _) in sorted(cells.items()) if key[2] in _SHORT and cell["mean"] is not None]
     found.sort(key=lambda cell: (cell["dataset"], cell["setting"], cell["model"]))
-    pages.fill(output / PAGE, numbers="\n\n".join(parts), conditions="\n".join(map(_condition, found)))
+    beside = [cell for (_, _, model), (cell, _) in sorted(cells.items()) if model in _COLUMNS[:-1]]
+    conditions = [*map(_condition, found), *(_otherwise(cell) for cell in beside if otherwise(cell))]
+    pages.fill(output / PAGE, numbers="\n\n".join(parts), conditions="\n".join(conditions))
     return [PAGE]
 
 
@@ -105,8 +106,7 @@ def _row(asked, cells):
         cell, folder = cells.get((dataset, asked.setting, model), (None, None))
         if cell is None:
             return None
-        file = folder / ANGLES
-        return asked.measure(cell, *(read_angles(file) if file.exists() else ((), None)))
+        return asked.measure(cell, *(read_angles(folder, cell) or ((), None)))
 
     found = [measured("mnist_5k", model) for model in _COLUMNS]
     reached = asked.reached(*(pair and pair[0] for pair in (found[-1], found[0])))
@@ -129,6 +129,12 @@ def _short(cell):
     )
 
 
+def _otherwise(cell):
+    """A line on a network beside the invariant one that was not trained by its protocol."""
+    where = f"{cell['dataset']}, setting {cell['setting']}, `{label(cell)}`"
+    return f"- {where}: **not by the report's protocol**: {otherwise(cell)}"
+
+
 def _condition(cell):
     return (
         f"- {cell['dataset']}, setting {cell['setting']}, `{label(cell)}`: {cell['num_parameters']:,} parameters; "
@@ -136,4 +142,5 @@ def _condition(cell):
         f"{cell['schedule']} schedule, weight decay {cell['weight_decay']:g}, label smoothing "
         f"{cell.get('label_smoothing', 0.0):g}; seeds {', '.join(map(str, cell['seeds']))}; {cell['device']}, "
         f"{cell['wall_seconds'] / 60:.0f} min: `{cell['command']}`"
+        + (f"; digest of `best/`: `{cell['best_digest']}`" if "best_digest" in cell else "")
     )

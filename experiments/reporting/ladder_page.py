@@ -43,7 +43,8 @@ def _ladder(ladder):
     stuck = {rung: _at_chance(found) for rung, found in ladder["rungs"].items()}
     runs = ", ".join(f"{count} of {rung}" for rung, count in stuck.items() if count)
     total = len(ladder["seeds"]) * len(SETTINGS)
-    return text + (f"\nRuns that did not leave chance, of {total} on a rung, are in the means: {runs}.\n" * bool(runs))
+    rule = f"Runs that did not leave chance (test accuracy under {FAILED_BELOW})"
+    return text + (f"\n{rule}, of {total} on a rung, are in the means: {runs}.\n" * bool(runs))
 
 
 def _table(ladder):

@@ -15,7 +15,8 @@ from experiments.reporting.gathering import gathered
 from experiments.reporting.tables import label, order
 from experiments.runs import folder as folders
 from experiments.runs.folder import write_json
-from experiments.runs.results import read_angles, versions
+from experiments.runs.reading import read_angles
+from experiments.runs.results import versions
 from experiments.training.devices import device_name
 
 MESHES = (20, 36, 68, 132)
@@ -122,7 +123,7 @@ def draw(options: Namespace, command: str) -> None:
     Raises:
       InputError: a folder that cannot be written.
     """
-    output = options.output
+    output, cells = options.output, _upright_cells(options.results)
     digits = data.load("mnist_5k", 1, data_dir=options.data_dir, splits=("test",), progress=print)["test"]
     step = max(1, len(digits.labels) // 10)  # one of each class: they are sorted
     images = digits.images[::step].astype(np.float32) / 255
@@ -142,21 +143,28 @@ def draw(options: Namespace, command: str) -> None:
         contents = {"command": command, "data": "mnist_5k test digits, one of each class", "device": device_name()}
         contents |= {"versions": versions(), "meshes": MESHES, "mesh_errors": errors, "choices": panels}
         write_json(output / "errors.json", contents)
-        more = _draw_gathered(output, options.results)
+        more = _draw_gathered(output, cells)
     print(f"saved in {output}/: basis.png, features.png, mesh.png, choices.png, errors.json{more}")
 
 
-def _draw_gathered(output, results):
-    """Draws what is to be drawn of the gathered runs; the names of the files."""
+def _upright_cells(results):
+    """Gathered cells of setting 3, {label: (results.json, angles or None)}: read before anything is drawn."""
     cells = sorted(gathered(results).items(), key=lambda item: order(item[1]))
     cells = [(folder, cell) for folder, cell in cells if cell["dataset"] == "mnist_5k" and cell["setting"] == 3]
-    files = {label(cell): folder / folders.ANGLES for folder, cell in cells if (folder / folders.ANGLES).exists()}
-    confusions = {label(cell): np.sum(cell["confusion"], axis=0) for _, cell in cells}
-    if files:
-        plots.plot_upright(output / "upright.png", {name: read_angles(file) for name, file in files.items()})
+    return {label(cell): (cell, read_angles(folder, cell)) for folder, cell in cells}
+
+
+def _draw_gathered(output, cells):
+    """Draws what is to be drawn of the gathered runs; the names of the files."""
+    lines = {name: angles for name, (_, angles) in cells.items() if angles is not None}
+    confusions = {name: np.sum(cell["confusion"], axis=0) for name, (cell, _) in cells.items()}
+    for name in ("upright.png", "six_nine.png"):
+        (output / name).unlink(missing_ok=True)  # of runs that are gone
+    if lines:
+        plots.plot_upright(output / "upright.png", lines, [cells[name][0] for name in lines])
     if confusions:
-        plots.plot_six_nine(output / "six_nine.png", confusions)
-    return ", upright.png" * bool(files) + ", six_nine.png" * bool(confusions)
+        plots.plot_six_nine(output / "six_nine.png", confusions, [cell for cell, _ in cells.values()])
+    return ", upright.png" * bool(lines) + ", six_nine.png" * bool(confusions)
 
 
 def _features(digit):

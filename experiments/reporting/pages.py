@@ -21,7 +21,7 @@ def fill(path: Path, **marks: str) -> None:
 
 def markdown(table: Table) -> str:
     """A table without its title and notes."""
-    lines = [[cell.replace("|", "\\|") for cell in row] for row in (table.head, *table.rows)]
+    lines = [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in (table.head, *table.rows)]
     head, *rows = ("| " + " | ".join(line) + " |" for line in lines)
     return "\n".join([head, "|" + "---|" * len(table.head), *rows])
 
@@ -43,10 +43,17 @@ def write_table(path: Path, cells: list[dict]) -> None:
     for row in rows:
         runs = [f"{accuracy:.4f}" for accuracy, _ in row["runs"]] + [""] * (num_runs - len(row["runs"]))
         failed = " ".join(str(i) for i, (_, bad) in enumerate(row["runs"], 1) if bad)
-        means = [tables.text(row["mean"]), tables.text(row["std"]), failed, tables.text(row["report"])]
+        means = [
+            tables.text(row["mean"]),
+            tables.text(row["std"]),
+            failed,
+            tables.text(row["report"]),
+            row["best_digest"],
+        ]
         lines.append([*(row[name] for name in tables.FIXED), *runs, *means])
     runs = list(map(str, range(1, num_runs + 1)))
-    write_csv(path, ["data", *tables.FIXED[1:], *runs, "mean", "std", "failed runs", "report_mean"], lines)
+    head = ["data", *tables.FIXED[1:], *runs, "mean", "std", "failed runs", "report_mean", "best_digest"]
+    write_csv(path, head, lines)
 
 
 def write_html(path: Path, cells: list[dict], figures: dict[str, Path], command: str, single_file: bool) -> None:

@@ -1,5 +1,6 @@
 """Plots: of one run, of all cells side by side, of what equivariance looks like."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
@@ -8,7 +9,6 @@ from matplotlib import pyplot
 
 from experiments.reporting import tables
 from experiments.runs.folder import replaced
-from experiments.runs.results import read_angles
 from experiments.settings import REPORT_MODELS, SETTINGS
 
 matplotlib.use("Agg")  # files only: no screen is needed
@@ -34,34 +34,35 @@ def plot_curves(path: Path, results: dict) -> None:
     save(figure, path)
 
 
-def plot_angles(path: Path, title: str, angles, accuracy) -> None:
+def plot_angles(path: Path, title: str, angle, accuracy, digest: str | None = None) -> None:
     """Writes angles.png: test accuracy `[seed, angle]` of images that are all rotated by one angle."""
     figure, axis = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
     accuracy = np.asarray(accuracy)
     for row in accuracy:
-        axis.plot(angles, row, color="tab:blue", linewidth=0.7, alpha=0.6)
-    axis.plot(angles, accuracy.mean(0), color="black", linewidth=1.8)
-    axis.set(xlabel="angle (degrees)", ylabel="test accuracy", ylim=(0, 1), title=title)
+        axis.plot(angle, row, color="tab:blue", linewidth=0.7, alpha=0.6)
+    axis.plot(angle, accuracy.mean(0), color="black", linewidth=1.8)
+    axis.set(xlabel="angle (degrees)", ylabel="test accuracy", ylim=(0, 1))
+    axis.set_title(title, fontsize=9)
     axis.set_xticks(range(-180, 181, 45))
     axis.grid(alpha=0.3)
-    save(figure, path)
+    save(figure, path, digest)
 
 
-def plot_angle_files(path: Path, files: dict[str, Path]) -> None:
-    """Writes accuracy against the angle, the mean of the seeds, for each {title: angles.csv}."""
+def plot_angle_lines(path: Path, lines: dict[str, tuple[np.ndarray, np.ndarray]], cells: Iterable[dict] = ()) -> None:
+    """Writes accuracy against the angle, the seeds' mean, for each {title: (angles, accuracy `[seed, angle]`)}."""
     figure, axis = pyplot.subplots(figsize=(9, 4), layout="constrained")
-    for index, (title, file) in enumerate(files.items()):  # runs that share a training share a line: wide below narrow
-        angles, accuracy = read_angles(file)
+    # Runs that share a training share a line: wide below narrow.
+    for index, (title, (angles, accuracy)) in enumerate(lines.items()):
         axis.plot(angles, accuracy.mean(0), label=title, color=pyplot.colormaps["tab20"](index % 20),
-                  linewidth=4 - 3 * index / len(files), linestyle="-" if "fconv" in title else "--")  # fmt: skip
+                  linewidth=4 - 3 * index / len(lines), linestyle="-" if "fconv" in title else "--")  # fmt: skip
     axis.set(xlabel="angle of all test digits (degrees)", ylabel="test accuracy", ylim=(0, 1))
     axis.set_xticks(range(-180, 181, 45))
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    save(figure, path)
+    save(figure, path, digests(cells))
 
 
-def plot_audit(path: Path, title: str, report) -> None:
+def plot_audit(path: Path, title: str, report, digest: str | None = None) -> None:
     """Writes an `Audit`: errors of the network up to each stage; stages that break quarter turns are marked red."""
     stages = report.stages
     figure, axis = pyplot.subplots(figsize=(max(6, 0.45 * len(stages) + 2), 4), layout="constrained")
@@ -79,13 +80,19 @@ def plot_audit(path: Path, title: str, report) -> None:
     axis.set_xticks(at, [stage.name for stage in stages], rotation=60, ha="right", fontsize=8)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7)
-    save(figure, path)
+    save(figure, path, digest)
 
 
-def save(figure, path: Path) -> None:
-    """Writes a figure as PNG in one piece and closes it."""
+def digests(cells: Iterable[dict]) -> str:
+    """Of the `best/` of some results.json, where they are known, separated by spaces."""
+    return " ".join(dict.fromkeys(cell["best_digest"] for cell in cells if "best_digest" in cell))
+
+
+def save(figure, path: Path, digest: str | None = None) -> None:
+    """Writes a figure as PNG in one piece and closes it; `digest`: of the `best/` that it was made from."""
+    metadata = {"Software": None} | ({"best_digest": digest} if digest else {})
     with replaced(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png", metadata={"Software": None})
+        figure.savefig(temporary, dpi=120, format="png", metadata=metadata)
     pyplot.close(figure)
 
 
@@ -120,7 +127,7 @@ def _plot_cells(path, cells, panel):
                 axis.text(0.5, 0.5, "not run", ha="center", va="center", color="gray", transform=axis.transAxes)
                 axis.set(xticks=[], yticks=[])
     figure.suptitle(cells[0]["dataset"], fontsize=10)
-    save(figure, path)
+    save(figure, path, digests(cells))
 
 
 def _variants(model, names):
@@ -220,7 +227,7 @@ def plot_choices(path: Path, panels: dict[str, tuple[tuple[int, ...], dict[str, 
     save(figure, path)
 
 
-def plot_upright(path: Path, lines: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+def plot_upright(path: Path, lines: dict[str, tuple[np.ndarray, np.ndarray]], cells: Iterable[dict] = ()) -> None:
     """Writes accuracy against the angle of networks trained upright, {name: (angles, accuracy `[seed, angle]`)}."""
     figure, axis = pyplot.subplots(figsize=(8, 3.8), layout="constrained")
     for name, (angles, accuracy) in lines.items():
@@ -234,10 +241,10 @@ def plot_upright(path: Path, lines: dict[str, tuple[np.ndarray, np.ndarray]]) ->
     axis.set_xticks(range(-180, 181, 45))
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    save(figure, path)
+    save(figure, path, digests(cells))
 
 
-def plot_six_nine(path: Path, confusions: dict[str, np.ndarray]) -> None:
+def plot_six_nine(path: Path, confusions: dict[str, np.ndarray], cells: Iterable[dict] = ()) -> None:
     """Writes what becomes of sixes and nines, {name: counts `[class, predicted]`}, a panel for each class."""
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 0.45 * len(confusions) + 1.6), sharey=True, layout="constrained")
     names = list(confusions)[::-1]
@@ -249,4 +256,4 @@ def plot_six_nine(path: Path, confusions: dict[str, np.ndarray]) -> None:
         axis.set(title=f"a {digit} that is not read as {digit}", xlabel="share of the test digits", xlim=(0, None))
         axis.grid(alpha=0.3, axis="x")
         axis.legend(fontsize=8)
-    save(figure, path)
+    save(figure, path, digests(cells))

@@ -1,13 +1,16 @@
 """The report's table 2 from any finished cells, F-Conv against plain by paired comparison, classes, conditions."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import t
 
-from experiments.settings import DATASETS, MODELS
+from experiments.runs.results import FAILED_RULE
+from experiments.settings import DATASETS, MODELS, protocol
 
+_REPORT = "mnist"  # the data set of the report
 NOT_MNIST = (
     "These are the 5,000 digits of mnist_5k (3,500 for training), not MNIST: its numbers do not compare with the "
     "report's. For MNIST: `python -m experiments.sweep --dataset mnist`."
@@ -40,6 +43,22 @@ def num_steps(cell: dict) -> int:
     return cell["epochs"] * -(-images // cell["batch_size"])
 
 
+def differences(cell: dict, other: dict) -> list[str]:
+    """Fields in which two cells were not trained alike, but for the setting, the network and its initial weights."""
+    return [name for name in _ALIKE if cell.get(name, _DEFAULTS.get(name)) != other.get(name, _DEFAULTS.get(name))]
+
+
+def of_protocol(cell: dict) -> dict:
+    """The fields in which a cell was not trained by its protocol: {field: the protocol's value}."""
+    asked = {**_DEFAULTS, **dataclasses.asdict(protocol(cell["model"], cell["dataset"]))}
+    return {name: asked[name] for name in differences(cell, asked)}
+
+
+def otherwise(cell: dict) -> str:
+    """In which fields a cell was not trained by its protocol, "" if in none."""
+    return ", ".join(f"{name} {cell.get(name)} (there {asked})" for name, asked in of_protocol(cell).items())
+
+
 def text(value: float | None) -> str:
     """A number for a table."""
     return "" if value is None else f"{value:.4f}"
@@ -51,6 +70,12 @@ def all_tables(cells: list[dict]) -> list[Table]:
     return [table for table in (make(cells) for make in makers) if table.rows]
 
 
+_ALIKE = (
+    "epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "label_smoothing", "precision", "data_seed",
+)  # fmt: skip
+_DEFAULTS = {"schedule": "constant", "weight_decay": 0.0, "label_smoothing": 0.0, "precision": "float32"}
+_DEFAULTS["data_seed"] = 0
+
 FIXED = ("dataset", "setting", "model", "init", "epochs", "batch", "steps")
 """What tells a row of `table_rows` from the others."""
 
@@ -58,7 +83,8 @@ FIXED = ("dataset", "setting", "model", "init", "epochs", "batch", "steps")
 def table_rows(cells: list[dict]) -> list[dict]:
     """Returns a row for each cell (a results.json): its runs, mean without failed ones, std, and the report's mean.
 
-    The report's mean stands beside ours on its own data set, MNIST, with its initial weights, only.
+    The report's mean stands beside ours where it was trained like the report's: on MNIST, with its initial weights and
+    by its protocol.
     """
     return [
         {
@@ -71,6 +97,7 @@ def table_rows(cells: list[dict]) -> list[dict]:
             ],
             **{name: cell[name] for name in ("mean", "std")},
             "report": _report_mean(cell),
+            "best_digest": cell.get("best_digest", ""),
         }
         for cell in sorted(cells, key=order)
     ]
@@ -78,7 +105,7 @@ def table_rows(cells: list[dict]) -> list[dict]:
 
 def _report_mean(cell):
     means = MODELS[cell["model"]].report_means if cell["model"] in MODELS else ()
-    same = cell["dataset"] == "mnist" and cell["init"] == "report"
+    same = cell["dataset"] == _REPORT and cell["init"] == "report" and not of_protocol(cell)
     return means[cell["setting"] - 1] if means and same else None
 
 
@@ -90,7 +117,8 @@ def comparisons(cells: list[dict]) -> list[dict]:
         mean(d) +- t(0.975, n - 1) std(d) / sqrt(n),   d = accuracy of F-Conv - accuracy of plain.
 
     F-Conv with other initial weights is compared with plain convolutions of the same, else of the report's.
-    Cells that were not trained for the same number of steps are not compared.
+    Cells that were not trained alike (steps, batches, learning rate, precision, angles of the images, ...) are not
+    compared.
     """
     found = {(cell["dataset"], cell["setting"], cell["model"], cell["init"]): cell for cell in cells}
     rows = []
@@ -98,13 +126,13 @@ def comparisons(cells: list[dict]) -> list[dict]:
         name = MODELS[fconv["model"]].plain if fconv["model"] in MODELS else None
         candidates = (found.get((fconv["dataset"], fconv["setting"], name, init)) for init in (fconv["init"], "report"))
         plain = next(filter(None, candidates), None)
-        if plain is None or num_steps(plain) != num_steps(fconv):
+        if plain is None or differences(plain, fconv):
             continue
         good, other = _good(fconv, "test_accuracy"), _good(plain, "test_accuracy")
-        differences = np.array([good[seed] - other[seed] for seed in sorted(good.keys() & other.keys())])
-        n = len(differences)
-        half = t.ppf(0.975, n - 1) * differences.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
-        mean = float(differences.mean()) if n else math.nan
+        gained = np.array([good[seed] - other[seed] for seed in sorted(good.keys() & other.keys())])
+        n = len(gained)
+        half = t.ppf(0.975, n - 1) * gained.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
+        mean = float(gained.mean()) if n else math.nan
         rows.append({"dataset": fconv["dataset"], "setting": fconv["setting"], "steps": num_steps(fconv),
                      "pair": f"{label(fconv)} - {label(plain)}", "n": n,
                      "difference": mean, "low": mean - half, "high": mean + half})  # fmt: skip
@@ -120,10 +148,15 @@ def accuracy_table(cells: list[dict]) -> Table:
         runs = [f"**{accuracy:.3f}**" if failed else f"{accuracy:.3f}" for accuracy, failed in row["runs"]]
         runs += [""] * (num_runs - len(runs))
         body.append([*(str(row[n]) for n in FIXED), *runs, *(text(row[n]) for n in ("mean", "std", "report"))])
-    notes = ["Runs in bold failed (stuck at chance) and are left out of the mean."]
+    notes = [f"Runs in bold failed ({FAILED_RULE}) and are left out of the mean."]
     if any(row["dataset"] == "mnist_5k" for row in rows):
         notes.insert(0, NOT_MNIST)
     notes += [_stuck(row) for row in rows if all(failed for _, failed in row["runs"])]
+    notes += [
+        f"{cell['dataset']}, setting {cell['setting']}, `{label(cell)}`: not by its protocol: {otherwise(cell)}."
+        for cell in sorted(cells, key=order)
+        if not of_protocol(cell).keys() <= {"epochs", "batch_size"}  # those stand in the row
+    ]
     head = ["data", *FIXED[1:], *map(str, range(1, num_runs + 1)), "mean", "std", "report's mean"]
     return Table("Test accuracy", head, body, tuple(notes))
 
@@ -131,7 +164,10 @@ def accuracy_table(cells: list[dict]) -> Table:
 def _stuck(row):
     weights = {"report": "the report's initial weights"}.get(row["init"], f"initial weights {row['init']}")
     where = f"{row['dataset']}, setting {row['setting']}"
-    return f"{where}: with {weights}, `{row['model']}` had not left chance after {row['steps']:,} steps in any run."
+    return (
+        f"{where}: with {weights}, `{row['model']}` had not left chance (by the rule above) after {row['steps']:,} "
+        "steps in any run."
+    )
 
 
 def comparison_table(cells: list[dict]) -> Table:
@@ -165,8 +201,10 @@ def condition_table(cells: list[dict]) -> Table:
         body.append([
             f"{cell['dataset']}, setting {cell['setting']}, {label(cell)}", f"`{cell['command']}`",
             ", ".join(map(str, cell["seeds"])), cell["device"], versions, f"{cell['wall_seconds'] / 60:.0f} min",
+            f"`{cell['best_digest']}`" if "best_digest" in cell else "",
         ])  # fmt: skip
-    return Table("Conditions", ["cell", "command", "seeds", "machine", "versions", "training"], body)
+    head = ["cell", "command", "seeds", "machine", "versions", "training", "digest of `best/`"]
+    return Table("Conditions", head, body)
 
 
 def _good(cell, name):

@@ -11,8 +11,8 @@ from flax import nnx
 import fconv_jax
 from experiments.data import Split, rotate_images
 from experiments.rules import InputError
-from experiments.runs import config as configs
 from experiments.runs import folder as folders
+from experiments.runs import reading
 from experiments.runs.checkpoints import (
     CheckpointError,
     Checkpoints,
@@ -28,8 +28,11 @@ from experiments.training.network import Network, abstract_model, build
 ANGLES = tuple(range(-180, 181, 15))
 
 
-def write_best(folder: Path, config: RunConfig, network: Network, arrays: dict, best_epoch: list[int]) -> None:
-    """Writes `best/`: params and stats, seeds on axis 0, of each seed's best epoch (0 if it was not trained here)."""
+def write_best(folder: Path, config: RunConfig, network: Network, arrays: dict, best_epoch: list[int]) -> str:
+    """Writes `best/`: params and stats, seeds on axis 0, of each seed's best epoch (0 if it was not trained here).
+
+    Returns its digest, by which whatever is made from it says whose it is.
+    """
     record = {
         "config": config.to_json(),
         "num_classes": network.num_classes,
@@ -40,21 +43,28 @@ def write_best(folder: Path, config: RunConfig, network: Network, arrays: dict, 
     (folder / folders.RESULTS).unlink(missing_ok=True)
     shutil.rmtree(folder / folders.BEST, ignore_errors=True)
     saver = Checkpoints(folder / folders.BEST)
-    saver.save(max(best_epoch), arrays, record)
+    digest = saver.save(max(best_epoch), arrays, record)
     saver.close()
+    return digest
 
 
 class Evaluator:
     """A run's network with the best parameters of all its seeds.
 
+    Attributes:
+      digest: says whose all is that is made from it.
+      elsewhere: whether the network was trained elsewhere and converted: nothing is known of data and setting.
+
     Raises:
       CheckpointError: no finished run in the folder, or a checkpoint that cannot be used.
+      InputError: files of different runs in the folder.
     """
 
     def __init__(self, run_dir: Path):
         best = run_dir / folders.BEST
         if not best.is_dir():
             raise CheckpointError(f"{run_dir} holds no finished run ({folders.BEST}/ is missing): --resume finishes it")
+        reading.check_run(run_dir)
         try:
             # Not yet checked against the digest: whatever it makes of a network may fail.
             rows = self._prepare(restore_record(best))
@@ -67,7 +77,9 @@ class Evaluator:
             ) from error
         arrays, record = restore(best, {"params": rows["params"], "stats": rows["stats"]})
         check_basis(best, record["basis"], abstract_model(self.network))
-        self.arrays, self.best_epoch = self.programs.pad(arrays), record["best_epoch"]
+        self.arrays, self.best_epoch, self.digest = self.programs.pad(arrays), record["best_epoch"], record["digest"]
+        self.run_dir, self.elsewhere = run_dir, not any(self.best_epoch)
+        self.check_unchanged()  # as a whole: what was read above is one run's
 
     def _prepare(self, record):
         """Makes the network and its programs; returns the shapes of its arrays."""
@@ -75,6 +87,16 @@ class Evaluator:
         # Only the steps of a training, which is over, depend on its epochs and its rate.
         self.network, self.programs = make(self.config, num_classes=record["num_classes"])
         return self.programs.abstract_rows()
+
+    def check_unchanged(self) -> None:
+        """Checks that the folder still holds this network; a folder that cannot be written cannot be locked.
+
+        Raises:
+          CheckpointError: another process has written another run there.
+        """
+        now = (folders.best_record(self.run_dir) or {}).get("digest")
+        if now != self.digest:
+            raise CheckpointError(f"{self.run_dir} was overwritten meanwhile: give the command again")
 
     def model(self, row: int):
         """The network of one seed (`row` of `config.seeds`) as a module, in evaluation mode."""
@@ -124,8 +146,8 @@ def convert(checkpoint: Path, model_name: str, output: Path) -> None:
     _, params, rest = nnx.split(model, nnx.Param, ...)
     arrays = {"params": nnx.to_pure_dict(params), "stats": nnx.to_pure_dict(rest)}
     arrays = jax.tree.map(lambda x: np.asarray(x)[None], arrays)
-    # Not trained here: no data set of ours, no epoch; evaluate then asks for data as `run` does.
+    # Trained elsewhere: no data set of ours, no epoch; evaluate then asks for data as `run` does.
     config = RunConfig(model_name, 1, "auto", 0, (0,), 0, 1, 0.0, "report", "float32", "auto")
     with folders.locked(output):
-        configs.write(output, config, "")
+        folders.write_json(output / folders.CONFIG, {"model": model_name, "trained": "elsewhere"})
         write_best(output, config, network, arrays, [0])

@@ -48,8 +48,11 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=_handlers())
 
-    def save(self, step: int, arrays: dict, record: dict) -> None:
+    def save(self, step: int, arrays: dict, record: dict) -> str:
         """Saves `arrays` (of any devices) and the JSON `record` as `step`, which must be later than those before.
+
+        Returns:
+          the digest of both.
 
         Raises:
           OSError: this save or the one before it could not be written; those before are still there.
@@ -61,6 +64,7 @@ class Checkpoints:
             saved = self._manager.save(step, args=args, force=True)
         if not saved:
             raise CheckpointError(f"{self.folder}: step {step} is there already")
+        return record["digest"]
 
     def close(self) -> None:
         """Waits for the last save and closes the folder.

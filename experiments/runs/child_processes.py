@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 
 from experiments.data import DataError, resolve_dataset
-from experiments.runs import exit_codes, folder
+from experiments.rules import InputError
+from experiments.runs import cells, config, exit_codes
 from experiments.runs.plan import Planned
 
 
@@ -35,9 +36,15 @@ def sweep(
     with _signals() as heard:
         for number, training in enumerate(planned, 1):
             console.rule(f"training {number} of {len(planned)}: {training}")
-            cells = [options.output / name for name in training.folder_names(dataset, options.init)]
-            if all(map(folder.is_finished, cells)):
-                console.print(f"finished: {', '.join(map(str, cells))}")
+            try:
+                given = config.given(options) | {"dataset": dataset}
+                if cells.are_finished(training, options.output, given, options.data_dir, console.print):
+                    names = training.folder_names(dataset, options.init)
+                    console.print(f"finished: {', '.join(str(options.output / name) for name in names)}")
+                    continue
+            except InputError as error:
+                print(error, file=sys.stderr)
+                failed.append((exit_codes.BAD_INPUT, f"{training}: {error}"))
                 continue
             code, reason = _child([*argv, "--child", f"{number},{dataset}"], heard)
             if code == exit_codes.BUSY:

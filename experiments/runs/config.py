@@ -98,18 +98,50 @@ def write(folder: Path, config: RunConfig, data_digest: str) -> None:
     write_json(folder / CONFIG, {**config.to_json(), "data_digest": data_digest})
 
 
-def check_same(folder: Path, saved: dict, config: RunConfig, data_digest: str) -> None:
+def check_same(folder: Path, saved: dict, config: RunConfig, data_digest: str | None = None) -> None:
     """Checks that a run to be resumed has the options and data that it started with.
+
+    `data_digest`: None where the data are not loaded yet.
 
     Raises:
       InputError: the first that differs.
     """
-    now = {**dataclasses.asdict(config), "data_digest": data_digest}
+    now = {**dataclasses.asdict(config), "data_digest": data_digest or saved.get("data_digest")}
     for name, value in now.items():
         if saved.get(name) != value:
             raise InputError(
-                f"{folder} was started with {name} {saved.get(name)!r}, now it is {value!r}: leave it as it was, or "
-                "use --overwrite"
+                f"{folder} was started with {name} {saved.get(name)!r:.80}, now it is {value!r:.80}: leave it as it "
+                "was, choose another --output, or start it anew by run --overwrite"
+            )
+
+
+def of_save(configs: Sequence[RunConfig], data_digests: Sequence[str]) -> dict:
+    """What a save says of the runs that it continues, alike but for the setting: {field: value}."""
+    shared = {name: value for name, value in configs[0].to_json().items() if name != "setting"}
+    pairs = zip(configs, data_digests, strict=True)
+    return {**shared, "data_digest": {str(config.setting): digest for config, digest in pairs}}
+
+
+def check_save(folder: Path, record: dict | None, config: RunConfig, data_digest: str) -> None:
+    """Checks that a run has the configuration with which its save was made; those of version 0.1 say nothing of it.
+
+    Raises:
+      InputError: the first that differs.
+    """
+    saved = (record or {}).get("config")
+    now = of_save([config], [data_digest])
+    if not isinstance(saved, dict):
+        return
+    for name, value in now.items():
+        was = saved.get(name)
+        if name == "data_digest" and isinstance(was, dict) and str(config.setting) not in was:
+            continue  # not a save for this setting: restoring it tells
+        if name == "data_digest" and isinstance(was, dict):
+            was = {str(config.setting): was[str(config.setting)]}
+        if was != value:
+            raise InputError(
+                f"{folder}: the save was made with {name} {was!r:.80}, {CONFIG} says {value!r:.80}: put {CONFIG} "
+                "back as it was, choose another --output, or start anew by run --overwrite"
             )
 
 

@@ -5,6 +5,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from experiments.rules import InputError
 from experiments.runs.exit_codes import BusyError
+from experiments.settings import DATASETS
 
 
 @contextlib.contextmanager
@@ -26,7 +28,8 @@ def replaced(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Writes a text."""
     with replaced(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # The command may name a path whose bytes are no text.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, contents: dict) -> None:
@@ -63,8 +66,9 @@ CONFIG, RESULTS, CURVES, CURVES_PLOT, RESUME, BEST = (
 EVALUATION, ANGLES, ANGLES_PLOT, AUDIT, AUDIT_PLOT = (
     "evaluation.json", "angles.csv", "angles.png", "audit.json", "audit.png",
 )  # fmt: skip
-_OWN = {CONFIG, RESULTS, CURVES, CURVES_PLOT, RESUME, BEST, EVALUATION, ANGLES, ANGLES_PLOT, AUDIT, AUDIT_PLOT}
-_LEFT = {f".{name}.part" for name in _OWN}  # of a file that could not be written to its end
+_FIXED = (CONFIG, RESULTS, CURVES, CURVES_PLOT, RESUME, BEST, AUDIT, AUDIT_PLOT)
+_EVALUATED = rf"(_({'|'.join(DATASETS)})_setting\d(_seed\d+)?)?"
+_OWN = re.compile(rf"{'|'.join(map(re.escape, _FIXED))}|evaluation{_EVALUATED}\.json|angles{_EVALUATED}\.(csv|png)")
 _LOCK = ".lock"
 
 
@@ -75,18 +79,28 @@ def check(folder: Path, *, resume: bool, overwrite: bool) -> None:
       InputError: not a folder, or one that is not empty and neither to be resumed nor overwritten,
         or one with files that are not a run's.
     """
-    entries = _entries(folder) - _LEFT
+    entries = {name for name in _entries(folder) if not (name.startswith(".") and _is_own(name))}
     if not entries:
         return
     if not resume and not overwrite:
         raise InputError(
             f"{folder} is not empty: --resume continues it, --overwrite starts it anew, or choose another --output"
         )
-    foreign = sorted(entries - _OWN)
+    foreign = sorted(name for name in entries if not _is_own(name))
     if foreign:
         raise InputError(f"{folder} holds {foreign[0]!r}, which no run wrote: choose another --output")
     if resume and CONFIG not in entries:
         raise InputError(f"{folder} has no {CONFIG}, so there is nothing to resume: use --overwrite to start it anew")
+
+
+def _is_own(name):
+    """Whether runs, evaluations and audits write a file of that name, or leave it where it could not be written."""
+    return bool(_OWN.fullmatch(re.sub(r"^\.(.+)\.part$", r"\1", name)))
+
+
+def is_derived(name: str) -> bool:
+    """Whether runs, evaluations and audits write a file of that name, not a folder of checkpoints."""
+    return bool(_OWN.fullmatch(name)) and name not in (RESUME, BEST)
 
 
 def is_finished(folder: Path) -> bool:
@@ -94,35 +108,104 @@ def is_finished(folder: Path) -> bool:
     return (folder / RESULTS).exists()
 
 
+def evaluated(name: str, dataset: str, setting: int, data_seed: int | None) -> str:
+    """A file's name for a test that is not the run's own; `data_seed` if that differs too."""
+    stem, ending = name.split(".")
+    return f"{stem}_{dataset}_setting{setting}" + ("" if data_seed is None else f"_seed{data_seed}") + f".{ending}"
+
+
+def read_json(path: Path) -> dict:
+    """Reads strict JSON that holds a dict. Raises `OSError`, `ValueError` or `RecursionError`."""
+
+    def refuse(word):
+        raise ValueError(f"{word} is no number of JSON")
+
+    contents = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    if not isinstance(contents, dict):
+        raise ValueError("no fields")
+    return contents
+
+
+def best_record(folder: Path) -> dict | None:
+    """The record of a run's `best/`, None if there is none; not checked against the arrays, and without jax.
+
+    Its digest is the run's: what was made from these parameters carries it.
+
+    Raises:
+      InputError: one that cannot be read.
+    """
+    return _record(folder / BEST, "use another copy")
+
+
+def resume_record(folder: Path) -> dict | None:
+    """As `best_record`, of the save that a resume continues."""
+    return _record(folder / RESUME, "use --overwrite to start the run anew")
+
+
+def _record(saves, remedy):
+    steps = [path for path in saves.glob("[0-9]*") if path.name.isdecimal()] if saves.is_dir() else []
+    if not steps:
+        return None
+    try:
+        return read_json(max(steps, key=lambda path: int(path.name)) / "record" / "metadata")
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{saves}: the checkpoint's record is damaged ({error}); {remedy}") from error
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run, finished or not."""
+    return any((folder / name).exists() for name in (CONFIG, RESULTS, BEST))
+
+
 def clear(folder: Path) -> None:
     """Removes what runs write into their folder, and nothing else."""
     for name in sorted(_entries(folder)):
         path = folder / name
-        if name in _OWN | _LEFT:
+        if _is_own(name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, leave: bool = True) -> Iterator[None]:
     """Makes `folder` and holds it for this process; the lock dies with the process.
+
+    `leave`: whether the lock's file stays where there was none.
 
     Raises:
       BusyError: another process holds it.
       InputError: it cannot be written.
     """
-    lock = FileLock(folder / _LOCK)
+    path = folder / _LOCK
+    leave = leave or path.exists()
+    lock = FileLock(path)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
             raise BusyError(
-                f"{folder}: another process is at work in it; wait for it or choose another --output"
+                f"{folder}: another process is at work in it; wait for it, or name another folder"
             ) from error
     try:
         yield
     finally:
+        if not leave:
+            path.unlink(missing_ok=True)  # whoever waits for it sees that, and makes a new one
         lock.release()
+
+
+@contextlib.contextmanager
+def held(*folders: Path) -> Iterator[None]:
+    """Holds those of some folders that hold a run and can be written.
+
+    Raises:
+      BusyError: another process holds one of them.
+    """
+    with contextlib.ExitStack() as stack:
+        for folder in {folder.resolve(): folder for folder in folders if is_run(folder)}.values():
+            if os.access(folder, os.W_OK):
+                stack.enter_context(locked(folder, leave=False))
+        yield
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Trains the rungs of a ladder by a sweep's own loop, each in the four settings with the same number of steps."""
 
-import json
+import argparse
 import shutil
 from pathlib import Path
 
@@ -9,12 +9,15 @@ from rich.console import Console
 
 from experiments.rules import InputError
 from experiments.runs import folder as folders
+from experiments.runs import reading
 from experiments.runs.folder import write_json
 from experiments.runs.plan import planned
 from experiments.runs.results import versions
 from experiments.runs.train import Draw, train_planned
-from experiments.settings import LADDER_DATASET, MODELS, SETTINGS
+from experiments.settings import FIELDS, LADDER_DATASET, MODELS, RUNGS, SETTINGS
 from experiments.training.devices import device_name
+
+_PROTOCOL = ("seeds", "epochs", "batch_size", "learning_rate")
 
 
 def file_of(folder: Path, name: str) -> Path:
@@ -56,12 +59,29 @@ def read(file: Path) -> dict:
       InputError: a file that is not a ladder's.
     """
     try:
-        contents = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(contents, dict) or not isinstance(contents.get("rungs"), dict):
-            raise ValueError("no rungs")
-    except (OSError, ValueError, RecursionError) as error:
+        contents = folders.read_json(file)
+        _check(contents, file)
+    except (OSError, argparse.ArgumentTypeError, *reading.DENIALS) as error:
         raise InputError(f"{file} is damaged ({error}): remove it, or choose another --output") from error
     return contents
+
+
+def _check(contents, file):
+    """Checks names, ranges and numbers of seeds."""
+    protocol = {name: FIELDS[name].metadata["rule"].check(contents[name]) for name in _PROTOCOL}
+    if file_of(file.parent, contents["name"]) != file or contents["dataset"] != LADDER_DATASET:
+        raise ValueError("it is of another ladder")
+    if not (isinstance(contents["command"], str) and isinstance(contents["device"], str)):
+        raise ValueError("command and device must be texts")
+    for rung, found in contents["rungs"].items():
+        if rung not in RUNGS:
+            raise ValueError(f"there is no rung {rung!r:.40}")
+        reading.check_numbers(found, "num_parameters", (), 1, 1e15, whole=True)
+        reading.check_numbers(found, "seconds", (), 0, 1e15)
+        if found["test_accuracy"].keys() != {str(setting) for setting in SETTINGS}:
+            raise ValueError("test_accuracy must have the settings")
+        for setting in found["test_accuracy"]:
+            reading.check_numbers(found["test_accuracy"], setting, (len(protocol["seeds"]),), 0, 1)
 
 
 def _started(file, name, protocol, command):
@@ -85,7 +105,7 @@ def _train(row, protocol, output, data_dir, command, draw):
         given = {**protocol, "epochs": epochs, "dataset": LADDER_DATASET}
         train_planned(console, training, output, given, data_dir, command, draw)
         for setting, name in zip(training.settings, training.folder_names(LADDER_DATASET, None), strict=True):
-            results = json.loads((output / name / folders.RESULTS).read_text(encoding="utf-8"))
+            results = reading.read(output / name)
             found[str(setting)] = results["test_accuracy"]
         seconds += results["wall_seconds"]
     return {"num_parameters": results["num_parameters"], "test_accuracy": found, "seconds": seconds}

@@ -1,6 +1,5 @@
 """What a run leaves behind in numbers: results.json, curves.csv and the table at its end."""
 
-import csv
 import math
 import platform
 import statistics
@@ -10,14 +9,16 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from experiments.rules import InputError
 from experiments.runs.folder import write_csv
 from experiments.settings import FAILED_BELOW, RunConfig
 
-_OF_CONFIG = (
+OF_CONFIG = (
     "model", "setting", "dataset", "seeds", "epochs", "batch_size", "learning_rate", "schedule", "weight_decay",
     "label_smoothing", "init", "precision", "data_seed",
 )  # fmt: skip
+"""Fields of the configuration that results.json repeats."""
+
+FAILED_RULE = f"best validation accuracy under {FAILED_BELOW}, or loss not a number"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
@@ -29,32 +30,40 @@ def summarize(config: RunConfig, curves: dict, best_epoch, test_confusion, *, nu
     `measured`: `num_parameters`, speeds, `command`, `device`, ...
     """
     confusion = np.asarray(test_confusion)
-    right = np.trace(confusion, axis1=1, axis2=2)
-    test_accuracy = [int(r) / int(n) for r, n in zip(right, confusion.sum((1, 2)), strict=True)]
     validation = [[correct / num_validation for correct in row] for row in curves["validation_correct"]]
-    best_validation = [max(row) for row in validation]
-    failed = [
-        seed
-        for seed, accuracy, losses in zip(config.seeds, best_validation, curves["train_loss"], strict=True)
-        if accuracy < FAILED_BELOW or not all(map(math.isfinite, losses))
-    ]
-    good = [a for seed, a in zip(config.seeds, test_accuracy, strict=True) if seed not in failed]
-    per_class = np.diagonal(confusion, axis1=1, axis2=2) / np.maximum(confusion.sum(2), 1)
     return {
-        **{name: config.to_json()[name] for name in _OF_CONFIG},
-        "test_accuracy": test_accuracy,
-        "mean": statistics.fmean(good) if good else None,
-        "std": statistics.stdev(good) if len(good) > 1 else None,
-        "failed_seeds": failed,
-        "mean_all": statistics.fmean(test_accuracy),
+        **{name: config.to_json()[name] for name in OF_CONFIG},
+        **derived(config.seeds, confusion, curves["train_loss"], validation),
         "best_epoch": [int(epoch) for epoch in best_epoch],
-        "validation_accuracy": best_validation,
-        "per_class_accuracy": per_class.tolist(),
         "confusion": confusion.tolist(),
         "train_loss": curves["train_loss"],
         "validation_curve": validation,
         **measured,
         "versions": versions(),
+    }
+
+
+def derived(seeds, confusion, train_loss, validation) -> dict:
+    """What follows, in results.json, from the counts `[seed, class, predicted]` and the curves `[seed][epoch]`."""
+    right = np.trace(confusion, axis1=1, axis2=2)
+    test_accuracy = [int(r) / int(n) for r, n in zip(right, confusion.sum((1, 2)), strict=True)]
+    best_validation = [max(row) for row in validation]
+    failed = [
+        seed
+        for seed, accuracy, losses in zip(seeds, best_validation, train_loss, strict=True)
+        if accuracy < FAILED_BELOW or not all(loss is not None and math.isfinite(loss) for loss in losses)
+    ]
+    good = [a for seed, a in zip(seeds, test_accuracy, strict=True) if seed not in failed]
+    per_class = np.diagonal(confusion, axis1=1, axis2=2) / np.maximum(confusion.sum(2), 1)
+    return {
+        "test_accuracy": test_accuracy,
+        "mean": statistics.fmean(good) if good else None,
+        "std": statistics.stdev(good) if len(good) > 1 else None,
+        "failed_seeds": failed,
+        "mean_all": statistics.fmean(test_accuracy),
+        "best_epoch": [1 + row.index(most) for row, most in zip(validation, best_validation, strict=True)],
+        "validation_accuracy": best_validation,
+        "per_class_accuracy": per_class.tolist(),
     }
 
 
@@ -67,39 +76,22 @@ def write_curves(path: Path, results: dict) -> None:
     """Writes curves.csv: one row a seed and epoch (from 1)."""
     curves = zip(results["seeds"], results["train_loss"], results["validation_curve"], strict=True)
     rows = [
-        [seed, epoch, f"{loss:.6g}", f"{accuracy:.6g}"]
+        [seed, epoch, f"{math.nan if loss is None else loss:.6g}", f"{accuracy:.6g}"]
         for seed, losses, accuracies in curves
         for epoch, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True), 1)
     ]
     write_csv(path, ["seed", "epoch", "train_loss", "validation_accuracy"], rows)
 
 
-def write_angles(path: Path, seeds: list[int], angles, accuracy: np.ndarray) -> None:
-    """Writes angles.csv: one row a seed and angle, of the accuracy `[seed, angle]`."""
+def write_angles(path: Path, evaluation: dict) -> None:
+    """Writes angles.csv from an evaluation.json: one row a seed and angle, and whose it is."""
+    whose = [evaluation["dataset"], evaluation["best_digest"]]
     rows = [
-        [seed, angle, f"{value:.6g}"]
-        for seed, row in zip(seeds, accuracy.tolist(), strict=True)
-        for angle, value in zip(angles, row, strict=True)
+        [seed, angle, f"{value:.6g}", *whose]
+        for seed, row in zip(evaluation["seeds"], evaluation["angles"]["accuracy"], strict=True)
+        for angle, value in zip(evaluation["angles"]["angle"], row, strict=True)
     ]
-    write_csv(path, ["seed", "angle", "accuracy"], rows)
-
-
-def read_angles(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the angles and the accuracy `[seed, angle]` of an angles.csv, as `experiments.evaluate` writes it.
-
-    Raises:
-      InputError: a file that is not one.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [(float(row["angle"]), float(row["accuracy"])) for row in csv.DictReader(file)]
-        angles = np.unique([angle for angle, _ in rows])
-        accuracy = np.stack([[value for other, value in rows if other == angle] for angle in angles], axis=1)
-        if not (np.isfinite(angles).all() and ((accuracy >= 0) & (accuracy <= 1)).all()):
-            raise ValueError("angles must be finite and accuracies from 0 to 1")
-    except (ValueError, LookupError, TypeError, csv.Error) as error:
-        raise InputError(f"{path} is not a table of angles ({type(error).__name__}: {error})") from error
-    return angles, accuracy
+    write_csv(path, ["seed", "angle", "accuracy", "dataset", "best_digest"], rows)
 
 
 def print_tables(console, results: dict) -> None:
@@ -120,7 +112,7 @@ def print_tables(console, results: dict) -> None:
     console.print(_class_table(results))
     if results["failed_seeds"]:
         names = ", ".join(map(str, results["failed_seeds"]))
-        console.print(f"failed seeds (best validation accuracy under {FAILED_BELOW}, or loss not a number): {names}")
+        console.print(f"failed seeds ({FAILED_RULE}): {names}")
 
 
 def _class_table(results):

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from experiments import data
-from experiments.data import Split
+from experiments.runs import cells as cells_of
 from experiments.runs import config as configs
 from experiments.runs import folder as folders
 from experiments.runs import plan
@@ -34,7 +34,6 @@ from experiments.runs.folder import write_json
 from experiments.runs.plan import Place, Planned
 from experiments.runs.progress import Bar, duration
 from experiments.runs.results import print_tables, summarize, write_curves
-from experiments.settings import RunConfig
 from experiments.training import processes
 from experiments.training.devices import device_name
 from experiments.training.loop import Loop, Position
@@ -44,19 +43,10 @@ Draw = Callable[[Path, dict], None]
 """Draws the curves of a results.json into a file."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One run of the report's table: its configuration, its folder and its data."""
-
-    config: RunConfig
-    folder: Path
-    splits: dict[str, Split]
-
-
 def run(options: Namespace, command: str, draw: Draw) -> None:
     """Trains one cell, as the options of `experiments.run` say."""
     console, saved = first_console(), None
-    if options.output:
+    if options.output:  # before data are looked for
         _check(options.output, options.resume, options.overwrite)
         saved = configs.read(options.output) if options.resume else None
     asked = options.dataset or (saved["dataset"] if saved else "auto")
@@ -65,10 +55,13 @@ def run(options: Namespace, command: str, draw: Draw) -> None:
         options.setting, options.model, dataset, options.init
     )
     given = configs.given(options) | {"dataset": dataset}
+    _check(folder, options.resume, options.overwrite)
+    saved = configs.read(folder) if options.resume else None
+    cell = cells_of.asked(
+        folder, options.model, options.setting, given, options.data_dir, console.print, saved=saved
+    )  # fmt: skip
     with contextlib.ExitStack() as stack:
-        place = (folder, options.model, options.setting, given, options.data_dir)
-        cell = _open(stack, console, *place, resume=options.resume, overwrite=options.overwrite)
-        if cell:
+        if _taken(stack, console, cell, resume=options.resume, overwrite=options.overwrite):
             _train(console, [cell], command, draw, resume=options.resume)
 
 
@@ -92,16 +85,15 @@ def train_planned(console, planned: Planned, output: Path, given: dict, data_dir
     `given`: fields of `RunConfig`, the data set among them; the others are the protocol's. `more`: the `place` in a
     sweep, and whether this is its child.
     """
-    cells, names = [], planned.folder_names(given["dataset"], given.get("init"))
+    cells = []
+    for cell in cells_of.of_sweep(planned, output, given, data_dir, console.print):
+        if folders.is_finished(cell.folder):  # whoever evaluates it may hold it
+            console.print(f"{cell.folder} is finished")
+            continue
+        _check(cell.folder, resume=True, overwrite=False)  # all of them, before anything is written
+        cells.append(cell)
     with contextlib.ExitStack() as stack:
-        for setting, name in zip(planned.settings, names, strict=True):
-            if folders.is_finished(output / name):
-                console.print(f"{output / name} is finished")
-                continue
-            cells.append(
-                _open(stack, console, output / name, planned.model, setting, given, data_dir, resume=True)
-            )  # fmt: skip
-        for group in _sharing_a_save([cell for cell in cells if cell]):
+        for group in _sharing_a_save([cell for cell in cells if _taken(stack, console, cell, resume=True)]):
             _train(console, group, command, draw, resume=True, **more)
 
 
@@ -120,32 +112,27 @@ def resolve(console: Console, options: Namespace, name: str, settings) -> str:
     return dataset
 
 
-def _open(stack, console, folder, model, setting, given, data_dir, *, resume, overwrite=False) -> Cell | None:
-    """A cell whose folder is this process's own until `stack` ends; None if it is finished.
+def _taken(stack, console, cell, *, resume, overwrite=False) -> bool:
+    """Makes a cell's folder this process's own until `stack` ends, unless its run is finished.
 
     Nothing is written before all is known to be right.
     """
-    _check(folder, resume, overwrite)
-    saved = configs.read(folder) if resume else None
-    dataset = given["dataset"]
-    config = configs.configuration(model, setting, dataset, given, saved)
-    splits = data.load(dataset, setting, data_seed=config.data_seed, data_dir=data_dir, progress=console.print)
-    digest = data.digest(splits)
-    if saved:
-        configs.check_same(folder, saved, config, digest)
+    _check(cell.folder, resume, overwrite)
+    if resume:
+        cell.check_folder()
     if processes.is_first():
-        stack.enter_context(folders.locked(folder))
-        _check(folder, resume, overwrite)  # once more, now that it is ours
-        if resume and (now := configs.read(folder)):
-            configs.check_same(folder, now, config, digest)
-    if resume and folders.is_finished(folder):
-        console.print(f"{folder} is finished: nothing to do")
-        return None
+        stack.enter_context(folders.locked(cell.folder))
+        _check(cell.folder, resume, overwrite)  # once more, now that it is ours
+    if resume:
+        cell.check_folder()
+        if folders.is_finished(cell.folder):
+            console.print(f"{cell.folder} is finished: nothing to do")
+            return False
     if processes.is_first():
         if overwrite:
-            folders.clear(folder)
-        configs.write(folder, config, digest)
-    return Cell(config, folder, splits)
+            folders.clear(cell.folder)
+        configs.write(cell.folder, cell.config, cell.data_digest)
+    return True
 
 
 def _check(folder, resume, overwrite):
@@ -184,7 +171,7 @@ def _train(console, cells, command, draw, *, resume, place: Place | None = None,
             console.print(f"resumed after epoch {loop.position.epoch}, step {loop.position.step}")
         console.print(f"expected duration: about {duration(loop.estimate_seconds())}")
         bar.start(loop.position, loop.num_steps)
-        if not _run(loop, save, bar.report, stop):
+        if not _run(loop, cells, bar.report, stop):
             raise Interrupted
     for cell, results in _finish(loop, cells, command, draw):
         print_tables(console, results)
@@ -194,9 +181,10 @@ def _train(console, cells, command, draw, *, resume, place: Place | None = None,
         )
 
 
-def _run(loop, folder, report, stop):
+def _run(loop, cells, report, stop):
     """Trains to the last epoch, or until `stop`; one process saves."""
-    record = {"seeds": list(loop.config.seeds), "settings": loop.settings}
+    folder, record = cells[0].folder / folders.RESUME, {"seeds": list(loop.config.seeds), "settings": loop.settings}
+    record["config"] = configs.of_save([cell.config for cell in cells], [cell.data_digest for cell in cells])
     record["basis"] = basis_record(abstract_model(loop.network))
     saver = Checkpoints(folder) if processes.is_first() else None
 
@@ -225,6 +213,8 @@ def _restored(loop, folder):
     check_basis(folder, record.get("basis", {}), abstract_model(loop.network))
     states["best"] = {name: states["best"][name] for name in own}
     position = Position(**record["position"])
+    if position.epoch > loop.config.epochs:
+        raise CheckpointError(f"{folder}: saved after epoch {position.epoch} of a longer training; use --overwrite")
     position.validation_correct = {name: position.validation_correct.get(name, []) for name in own}
     return states, position
 
@@ -240,7 +230,9 @@ def _finish(loop, cells, command, draw):
         results.append((cell, _summary(loop, cell, best["epoch"], confusion, command)))
         if processes.is_first():
             arrays = {"params": best["params"], "stats": best["stats"]}
-            write_best(cell.folder, cell.config, loop.network, arrays, np.asarray(best["epoch"]).tolist())
+            epochs = np.asarray(best["epoch"]).tolist()
+            digest = write_best(cell.folder, cell.config, loop.network, arrays, epochs)
+            results[-1][1]["best_digest"] = digest
             write_curves(cell.folder / folders.CURVES, results[-1][1])
             draw(cell.folder / folders.CURVES_PLOT, results[-1][1])
             write_json(cell.folder / folders.RESULTS, results[-1][1])  # last: it says that the run is finished

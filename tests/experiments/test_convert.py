@@ -6,9 +6,11 @@ import pathlib
 import numpy as np
 import pytest
 
-from experiments import convert, evaluate
+from experiments import audit, convert, data, evaluate
+from experiments.reporting import evaluation
 from experiments.runs.best import Evaluator
 from fconv_jax import fourier_basis, lifting_filter
+from tests.experiments import helpers
 
 
 @pytest.fixture
@@ -43,6 +45,23 @@ def test_converted_network_keeps_its_filters_and_is_evaluated(checkpoint, tmp_pa
     theirs = lifting_filter(state["conv1.weights"].transpose(2, 1, 0, 3)[0], state["conv1.Basis"])
     ours = lifting_filter(arrays["params"]["conv"]["coefficients"][0], fourier_basis(5, 8).values)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_a_converted_network_was_trained_elsewhere(checkpoint, tmp_path, monkeypatch, capsys):
+    """No data set of ours, no setting, no epoch: nothing that is written or printed names one."""
+    titles = []
+    monkeypatch.setattr(evaluation, "plot_angles", lambda path, title, **_: titles.append(title))
+    monkeypatch.setattr(evaluation, "plot_audit", lambda path, title, *_, **__: titles.append(title))
+    monkeypatch.setattr(data, "load", helpers.load)
+    output = tmp_path / "run"
+    assert convert.main([str(checkpoint), "--model", "lenet_fconv", "--output", str(output)]) == 0
+    assert json.loads((output / "config.json").read_text()) == {"model": "lenet_fconv", "trained": "elsewhere"}
+    assert helpers.call(evaluate.main, output, "--dataset", "mnist_5k", "--angles") == 0
+    assert json.loads((output / "evaluation.json").read_text())["trained_on"] == "elsewhere"
+    assert helpers.call(audit.main, output) == 0
+    assert json.loads((output / "audit.json").read_text())["title"] == titles[1]
+    assert titles == ["lenet_fconv, trained elsewhere; tested on mnist_5k", "lenet_fconv, trained elsewhere, seed 0"]
+    assert "auto" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("case", ["missing", "text", "other model", "not empty", "nan"])

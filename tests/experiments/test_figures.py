@@ -44,14 +44,27 @@ def test_all_figures_are_drawn(tmp_path, monkeypatch, capfd):
         assert (out / name).read_bytes()[:4] == b"\x89PNG"
         assert name in said
     assert json.loads((out / "errors.json").read_text())["mesh_errors"]["kink"][0] > 0
-    assert helpers.call(figures.main, "--output", tmp_path / "others", "--results", tmp_path / "nowhere") == 0
+    assert helpers.call(figures.main, "--output", out, "--results", tmp_path / "nowhere") == 0
     assert "upright" not in capfd.readouterr().out
-    assert not (tmp_path / "others" / "upright.png").exists()
+    assert (out / "mesh.png").exists()
+    assert not (out / "upright.png").exists()
+    assert not (out / "six_nine.png").exists()
 
 
 @pytest.mark.parametrize("argv", [(), ("--output",)])
 def test_bad_arguments(argv):
     assert helpers.call(figures.main, *argv) == 2
+
+
+def test_a_gathered_cell_that_is_not_right_is_refused_before_anything_is_drawn(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(data, "load", helpers.load)
+    cell = tmp_path / "results" / "mnist_5k" / "setting3_lenet"
+    cell.mkdir(parents=True)
+    (cell / "results.json").write_text(json.dumps(helpers.cell("lenet", 3) | {"mean": 0.99}))
+    argv = ("--output", tmp_path / "figures", "--results", tmp_path / "results")
+    helpers.assert_refused(
+        capfd, tmp_path, lambda *words: helpers.call(figures.main, *words), *argv, says="mean does not follow"
+    )
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capfd):

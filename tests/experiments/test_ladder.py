@@ -1,11 +1,15 @@
 """The ladder's command on a few digits."""
 
 import json
+import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from experiments import ladder, settings
+from experiments.rules import InputError
+from experiments.runs import ladder as runs_ladder
 from tests.experiments import helpers
 
 
@@ -54,6 +58,34 @@ def test_a_damaged_ladder_and_a_folder_that_cannot_be_written(synthetic, tmp_pat
         assert file.read_text() == text
     assert helpers.call(ladder.main, "--model", "lenet_fconv", "--output", file) == 2
     assert "choose another --output" in capfd.readouterr().err
+
+
+SHIPPED = Path(__file__).parents[2] / "results" / "ladder" / "lenet_fconv.json"
+EDITS = {
+    "accuracy": lambda ladder: ladder["rungs"]["as published"]["test_accuracy"]["3"].__setitem__(0, 5.0),
+    "NaN": lambda ladder: ladder["rungs"]["as published"]["test_accuracy"]["3"].__setitem__(0, math.nan),
+    "seeds": lambda ladder: ladder["rungs"]["as published"]["test_accuracy"]["3"].pop(),
+    "no setting": lambda ladder: ladder["rungs"]["as published"]["test_accuracy"].pop("3"),
+    "another rung": lambda ladder: ladder["rungs"].update({"magic": ladder["rungs"]["as published"]}),
+    "parameters": lambda ladder: ladder["rungs"]["as published"].update(num_parameters=-1),
+    "doubled seeds": lambda ladder: ladder.update(seeds=[0, 0, 1, 2, 3]),
+    "epochs": lambda ladder: ladder.update(epochs=0),
+    "another ladder": lambda ladder: ladder.update(name="narrow alexnet_fconv"),
+    "other data": lambda ladder: ladder.update(dataset="mnist"),
+    "no command": lambda ladder: ladder.pop("command"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_an_edited_ladder_is_refused(tmp_path, edit):
+    contents = json.loads(SHIPPED.read_text())
+    file = tmp_path / SHIPPED.name
+    file.write_text(json.dumps(contents))
+    assert runs_ladder.read(file) == contents
+    edit(contents)
+    file.write_text(json.dumps(contents))
+    with pytest.raises(InputError, match="is damaged"):
+        runs_ladder.read(file)
 
 
 @pytest.mark.parametrize(

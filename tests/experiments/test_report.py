@@ -12,10 +12,10 @@ from experiments import report
 from tests.experiments import helpers
 
 
-def save(folder, cell, angles="seed,angle,accuracy\n0,0,0.9\n0,90,0.2\n"):
+def save(folder, cell, angles=None):
     folder.mkdir()
     (folder / "results.json").write_text(json.dumps(cell))
-    (folder / "angles.csv").write_text(angles)
+    (folder / "angles.csv").write_text(helpers.angles(cell) if angles is None else angles)
     return str(folder)
 
 
@@ -85,6 +85,25 @@ def test_initial_weights_stand_side_by_side(tmp_path):
     assert report.main([*named, "--output", str(tmp_path / "out")]) == 0
     kept = {path.name for path in (tmp_path / "out" / "mnist_5k").iterdir()}
     assert kept == {"setting1_alexnet_fconv", "setting1_alexnet_fconv_he"}
+
+
+HUGE, NULL = 3.4e38, None
+LOSSES = {"huge": [HUGE, 1.0], "all huge": [HUGE, HUGE], "not a number": [1.0, NULL], "zero": [0.0, 0.0]}
+
+
+@pytest.mark.parametrize("losses", LOSSES.values(), ids=LOSSES)
+def test_all_that_a_run_can_write_is_drawn(tmp_path, losses):
+    """A loss up to the largest float32, losses that are not numbers, a command that is no UTF-8 and has two lines."""
+    cell = helpers.cell("lenet", command="python -m experiments.run --output 'a\udcff\n|b'")
+    cell |= {"train_loss": [losses] * 3} | (
+        {"failed_seeds": [0, 1, 2], "mean": None, "std": None} if NULL in losses else {}
+    )
+    assert report.main([save(tmp_path / "run", cell), "--output", str(tmp_path / "out")]) == 0
+    rows = [line for line in (tmp_path / "out" / "table2.md").read_text().splitlines() if "experiments.run" in line]
+    assert len(rows) == 1
+    assert "a\\udcff \\|b" in rows[0]
+    again = [str(tmp_path / "out" / "mnist_5k" / "setting1_lenet"), "--output", str(tmp_path / "out")]
+    assert report.main(again) == 0
 
 
 def test_two_runs_of_one_cell_are_refused(tmp_path, capsys):

@@ -58,6 +58,17 @@ def test_points_above_the_plain_network(tmp_path):
     assert levels == ["the aim", "at least", "**no**"]
 
 
+def test_a_network_beside_it_that_was_trained_otherwise_is_told(tmp_path):
+    kept = cells(tmp_path)
+    for more, said in (({"epochs": 200}, None), ({"epochs": 1}, "epochs 1 (there 200)"),
+                       ({"epochs": 200, "learning_rate": 0.1}, "learning_rate 0.1 (there 0.0002)")):  # fmt: skip
+        kept[tmp_path] = helpers.cell("lenet", 3, **more)
+        invariant_page.write(tmp_path, kept)
+        text = (tmp_path / "invariant.md").read_text()
+        assert ("not by the report's protocol" in text) == bool(said)
+        assert said is None or said in text
+
+
 def test_there_is_no_page_without_an_invariant_network(tmp_path):
     assert invariant_page.write(tmp_path, {tmp_path: helpers.cell("lenet")}) == []
     assert not (tmp_path / "invariant.md").exists()

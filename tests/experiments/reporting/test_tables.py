@@ -1,8 +1,11 @@
 """The report's table from any finished cells, and the paired comparison."""
 
+import json
+
 import numpy as np
 import pytest
 
+from benchmarks import compare_accuracy
 from experiments.reporting import tables
 from tests.experiments import helpers
 
@@ -14,9 +17,73 @@ def test_failed_runs_are_marked_and_steps_counted():
     assert tables.table_rows([helpers.cell("lenet", setting=4)])[0]["steps"] == 2 * 69
 
 
-def test_the_reports_mean_stands_beside_mnist_only():
-    assert tables.table_rows([helpers.cell("lenet")])[0]["report"] is None
-    assert tables.table_rows([helpers.cell("lenet", dataset="mnist")])[0]["report"] == 0.987
+REPORTS = {"dataset": "mnist", "epochs": 200, "batch_size": 4096}
+"""The report's own protocol."""
+
+UNLIKE = {"epochs": 3, "batch_size": 128, "learning_rate": 1e-3, "schedule": "cosine", "weight_decay": 0.1,
+          "label_smoothing": 0.1, "precision": "bfloat16", "data_seed": 1}  # fmt: skip
+"""Fields that change what a training comes to, and another value of each."""
+
+
+def test_the_reports_mean_stands_beside_its_own_protocol_on_mnist_only():
+    own = helpers.cell("lenet", **REPORTS)
+    assert tables.table_rows([own])[0]["report"] == 0.987
+    others = [
+        {"dataset": "mnist_5k"},
+        {"dataset": "fashion_mnist"},
+        {"init": "he"},
+        *({n: v} for n, v in UNLIKE.items()),
+    ]
+    for other in others:
+        assert tables.table_rows([own | other])[0]["report"] is None, other
+
+
+@pytest.mark.parametrize("field", UNLIKE)
+def test_only_cells_trained_alike_are_compared(field):
+    """Equal numbers of steps are not enough: half the batches of half the epochs make as many."""
+    pair = [helpers.cell("lenet_fconv"), helpers.cell("lenet")]
+    assert len(tables.comparisons(pair)) == 1
+    for unlike in (0, 1):
+        changed = [cell | ({field: UNLIKE[field]} if i == unlike else {}) for i, cell in enumerate(pair)]
+        assert not tables.comparisons(changed)
+    both = [cell | {field: UNLIKE[field]} for cell in pair]
+    assert len(tables.comparisons(both)) == 1
+
+
+@pytest.mark.parametrize("field", UNLIKE)
+def test_a_cell_of_another_protocol_is_named(field):
+    """Beside cells of their protocols; epochs and batches stand in the row."""
+    cells = [helpers.cell("lenet", **REPORTS), helpers.cell("lenet_fconv", **REPORTS) | {field: UNLIKE[field]}]
+    said = [note for note in tables.accuracy_table(cells).notes if "not by its protocol" in note]
+    if field in tables.FIXED or field == "batch_size":
+        assert not said
+    else:
+        assert len(said) == 1
+        assert f"{field} {UNLIKE[field]} (there " in said[0]
+        assert "`lenet_fconv`" in said[0]
+
+
+@pytest.mark.parametrize("field", [None, *UNLIKE])
+def test_pytorchs_numbers_stand_beside_those_trained_alike_only(field, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compare_accuracy, "RESULTS", tmp_path)
+    ours, theirs = helpers.cell("lenet"), helpers.cell("lenet") | ({field: UNLIKE[field]} if field else {})
+    files = {"mnist_5k/setting1_lenet/results.json": ours, "benchmarks/pytorch_lenet.json": {"results": [theirs]}}
+    for name, contents in files.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(json.dumps(contents))
+    if field:
+        with pytest.raises(SystemExit, match=f"not trained alike: {field} differ"):
+            compare_accuracy.main()
+    else:
+        compare_accuracy.main()
+        assert "| +0.0000 |" in capsys.readouterr().out
+
+
+def test_results_of_before_there_were_schedules_are_compared():
+    old = helpers.cell("lenet")
+    for name in ("schedule", "weight_decay", "label_smoothing"):
+        del old[name]
+    assert len(tables.comparisons([helpers.cell("lenet_fconv"), old])) == 1
 
 
 def test_comparison_is_paired_by_seed_without_failed_ones():
@@ -65,3 +132,11 @@ def test_a_network_that_has_not_left_chance_is_said_to():
     assert "setting 1" in said[0]
     assert "28 steps" in said[0]
     assert "report's initial" in said[0]
+
+
+def test_where_failed_or_chance_is_said_the_rule_stands():
+    """After two epochs a validation accuracy under 0.2 may be a slow start."""
+    early = helpers.cell("lenet", dataset="mnist", epochs=2, failed=(0, 1, 2), accuracy=(0.15, 0.15, 0.15))
+    notes = " ".join(tables.accuracy_table([early]).notes)
+    assert "validation accuracy under 0.2" in notes
+    assert "stuck" not in notes

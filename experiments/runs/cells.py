@@ -1,0 +1,90 @@
+"""A cell to be made or found finished: its options and data, checked against what its folder holds; nothing is written.
+
+Without jax, so that a sweep can tell what is finished at once.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from experiments import data
+from experiments.data import Split
+from experiments.rules import InputError
+from experiments.runs import config as configs
+from experiments.runs import folder as folders
+from experiments.runs import reading
+from experiments.runs.plan import Planned
+from experiments.settings import RunConfig
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of the report's table: its configuration, its folder and its data."""
+
+    config: RunConfig
+    folder: Path
+    splits: dict[str, Split]
+    data_digest: str
+
+    def check_folder(self) -> None:
+        """Checks that the run in the folder, if there is one, has these options and data, and so has its save.
+
+        Raises:
+          InputError: the first that differs.
+        """
+        saved = configs.read(self.folder)
+        if saved:
+            configs.check_same(self.folder, saved, self.config, self.data_digest)
+        if folders.is_finished(self.folder):
+            reading.read(self.folder)
+        else:
+            save = folders.resume_record(self.folder)
+            configs.check_save(self.folder / folders.RESUME, save, self.config, self.data_digest)
+
+
+def asked(folder: Path, model: str, setting: int, given: dict, data_dir, say: Say, *, saved: dict | None) -> Cell:
+    """The cell that is asked for.
+
+    `given`: fields of `RunConfig`, the data set among them; the others are those of the run that is `saved` in the
+    folder, where the caller continues it, or the protocol's.
+
+    Raises:
+      InputError: data that cannot be had.
+    """
+    config = configs.configuration(model, setting, given["dataset"], given, saved)
+    splits = data.load(config.dataset, setting, data_seed=config.data_seed, data_dir=data_dir, progress=say)
+    return Cell(config, folder, splits, data.digest(splits))
+
+
+def of_sweep(planned: Planned, output: Path, given: dict, data_dir, say: Say) -> list[Cell]:
+    """The cells of a training; what a sweep does not name is the protocol's, in finished and started cells too.
+
+    Raises:
+      InputError: a cell that was made, or started, with other options or data.
+    """
+    cells = []
+    for setting, name in zip(planned.settings, planned.folder_names(given["dataset"], given.get("init")), strict=True):
+        folder = output / name
+        saved = configs.read(folder)
+        if saved:  # before data are loaded for it
+            config = configs.configuration(planned.model, setting, given["dataset"], given)
+            configs.check_same(folder, saved, config)
+        elif folders.is_finished(folder):
+            raise InputError(f"{folder} has no {folders.CONFIG} that says how it was made: choose another --output")
+        cells.append(asked(folder, planned.model, setting, given, data_dir, say, saved=None))
+        cells[-1].check_folder()
+    return cells
+
+
+def are_finished(planned: Planned, output: Path, given: dict, data_dir, say: Say) -> bool:
+    """Whether all cells of a training are finished, with these options and data.
+
+    Raises:
+      InputError: they are, with others.
+    """
+    names = planned.folder_names(given["dataset"], given.get("init"))
+    if not all(folders.is_finished(output / name) for name in names):
+        return False
+    return bool(of_sweep(planned, output, given, data_dir, say))
