@@ -7,8 +7,8 @@ python -m experiments.audit checkpoints/setting3_lenet_fconv_mnist_5k
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from experiments.rules import path
 from experiments.runs import config
 from experiments.runs.exit_codes import guarded
 from experiments.training import devices
@@ -18,13 +18,13 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = config.new_parser("audit", __doc__)
     result.add_argument(
-        "run_dir", metavar="RUN_DIR", nargs="?", type=Path, help="folder of a finished run (first seed)"
+        "run_dir", metavar="RUN_DIR", nargs="?", type=path, help="folder of a finished run (first seed)"
     )
     config.add_options(result, "model")
     config.add_options(result, "init", help="initial weights of --model (default report)")
     config.add_data_dir(result)
     result.add_argument(
-        "--output", metavar="DIR", type=Path, help="for audit.json and audit.png (default: RUN_DIR; none with --model)"
+        "--output", metavar="DIR", type=path, help="for audit.json and audit.png (default: RUN_DIR; none with --model)"
     )
     return result
 

@@ -6,8 +6,8 @@ python -m experiments.convert SimpleNet_Model_best.pt --model fconv_mnist_simple
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from experiments.rules import path
 from experiments.runs import config
 from experiments.runs.exit_codes import guarded
 from experiments.training import devices
@@ -16,9 +16,9 @@ from experiments.training import devices
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = config.new_parser("convert", __doc__)
-    result.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="a .npz, or a .pt (needs fconv_jax[torch])")
+    result.add_argument("checkpoint", metavar="CHECKPOINT", type=path, help="a .npz, or a .pt (needs fconv_jax[torch])")
     config.add_options(result, "model", required=True)
-    result.add_argument("--output", metavar="RUN_DIR", type=Path, required=True, help="an empty or new folder")
+    result.add_argument("--output", metavar="RUN_DIR", type=path, required=True, help="an empty or new folder")
     return result
 
 

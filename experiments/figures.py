@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.rules import path
 from experiments.runs import config
 from experiments.runs.exit_codes import guarded
 from experiments.training import devices
@@ -19,9 +20,9 @@ from experiments.training import devices
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = config.new_parser("figures", __doc__)
-    result.add_argument("--output", metavar="DIR", type=Path, required=True, help="holds the PNG files and errors.json")
+    result.add_argument("--output", metavar="DIR", type=path, required=True, help="holds the PNG files and errors.json")
     result.add_argument(
-        "--results", metavar="DIR", type=Path, default=Path("results"), help="what `report` wrote (default: results)"
+        "--results", metavar="DIR", type=path, default=Path("results"), help="what `report` wrote (default: results)"
     )
     config.add_data_dir(result)
     return result

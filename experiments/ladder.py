@@ -10,9 +10,8 @@ why-fconv-lost.md is written anew from all there are.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from experiments.rules import one_of
+from experiments.rules import one_of, path
 from experiments.runs import config
 from experiments.runs.exit_codes import guarded
 from experiments.settings import DATASETS, LADDER_DATASET, MODELS, NAMED
@@ -35,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     config.add_options(result, "batch_size", default=50, help="default 50")
     config.add_options(result, "learning_rate", default=1e-3, help="of Adam (1e-3)")
     config.add_data_dir(result)
-    result.add_argument("--output", metavar="DIR", type=Path, required=True, help="holds ladder/ and the page")
+    result.add_argument("--output", metavar="DIR", type=path, required=True, help="holds ladder/ and the page")
     return result
 
 

@@ -6,17 +6,16 @@ python -m experiments.report checkpoints/* --output results
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from experiments.rules import InputError
+from experiments.rules import InputError, path
 from experiments.runs import config
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = config.new_parser("report", __doc__)
-    result.add_argument("run_dirs", metavar="RUN_DIR", nargs="*", type=Path, help="default: every run in checkpoints/")
-    result.add_argument("--output", metavar="DIR", type=Path, required=True, help="holds the tables and figures")
+    result.add_argument("run_dirs", metavar="RUN_DIR", nargs="*", type=path, help="default: every run in checkpoints/")
+    result.add_argument("--output", metavar="DIR", type=path, required=True, help="holds the tables and figures")
     result.add_argument("--single-file", action="store_true", help="report.html holds its figures itself")
     return result
 

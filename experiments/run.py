@@ -6,8 +6,8 @@ python -m experiments.run --setting 4 --model lenet_fconv
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from experiments.rules import path
 from experiments.runs import config
 from experiments.runs.exit_codes import guarded
 from experiments.training import devices
@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
     config.add_options(result, "setting", "model", required=True)
     config.add_data_options(result)
     config.add_training_options(result)
-    result.add_argument("--output", metavar="DIR", type=Path, help="default: checkpoints/settingN_MODEL_DATASET")
+    result.add_argument("--output", metavar="DIR", type=path, help="default: checkpoints/settingN_MODEL_DATASET")
     start = result.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="continue from the last save")
     start.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")

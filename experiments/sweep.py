@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.rules import share, some_of
+from experiments.rules import path, share, some_of
 from experiments.runs import config, exit_codes, plan
 from experiments.settings import NAMED, REPORT_MODELS, SETTINGS
 from experiments.training import devices
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--shard", type=share, default=(0, 1), metavar="I/N", help="the I-th (from 1) of N machines'")
     config.add_data_options(result)
     config.add_training_options(result)
-    result.add_argument("--output", metavar="DIR", type=Path, default=Path("checkpoints"), help="of the runs' folders")
+    result.add_argument("--output", metavar="DIR", type=path, default=Path("checkpoints"), help="of the runs' folders")
     result.add_argument("--child", help=argparse.SUPPRESS)  # "NUMBER,DATASET": the training that this process makes
     return result
 

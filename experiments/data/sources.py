@@ -4,6 +4,7 @@ Every file is checked before it is believed. What is wrong becomes a `DataError`
 says what is wrong and how to fix it. Also where data lie below the data directory.
 """
 
+import argparse
 import csv
 import hashlib
 import importlib.util
@@ -29,6 +30,7 @@ from experiments.data.files import (
     read_bytes,
     way_out,
 )
+from experiments.rules import path
 from experiments.settings import Dataset
 
 VERSION = "1.0.0"
@@ -38,7 +40,10 @@ VERSION = "1.0.0"
 def data_directory(data_dir: str | os.PathLike | None = None) -> Path:
     """The data directory: `data_dir`, else the variable TFDS_DATA_DIR, else TFDS's own ~/tensorflow_datasets."""
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or Path("~", "tensorflow_datasets")
-    return Path(chosen).expanduser()
+    try:
+        return path(chosen)
+    except argparse.ArgumentTypeError as error:
+        raise DataError(f"the data directory {error}: choose another with --data-dir") from error
 
 
 def config_name(dataset: str, setting: int, data_seed: int) -> str:
