@@ -4,17 +4,16 @@ python -m experiments.audit --model alexnet_fconv
 python -m experiments.audit checkpoints/setting3_lenet_fconv_mnist_5k
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from experiments.rules import path
+from experiments.rules import Parser, path
 from experiments.runs import config
 from experiments.runs.exit_codes import guarded
 from experiments.training import devices
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     result = config.new_parser("audit", __doc__)
     result.add_argument(
@@ -39,10 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.run_dir is not None and options.init is not None:
         command.error("--init goes with --model: a run has its own weights")
     devices.configure(options.model or config.model_of(options.run_dir))
+    line = config.command_line("experiments.audit", argv)
+    return guarded(command, lambda: _audit(options, line))
+
+
+def _audit(options, line):
     from experiments.reporting import evaluation  # imports jax, after its flags are set
 
-    line = config.command_line("experiments.audit", argv)
-    return guarded(command, lambda: evaluation.audit(options, line))
+    evaluation.audit(options, line)
 
 
 if __name__ == "__main__":

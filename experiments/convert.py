@@ -3,17 +3,16 @@
 python -m experiments.convert SimpleNet_Model_best.pt --model fconv_mnist_simple --output checkpoints/simple
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from experiments.rules import path
+from experiments.rules import Parser, path
 from experiments.runs import config
 from experiments.runs.exit_codes import guarded
 from experiments.training import devices
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     result = config.new_parser("convert", __doc__)
     result.add_argument("checkpoint", metavar="CHECKPOINT", type=path, help="a .npz, or a .pt (needs fconv_jax[torch])")
@@ -34,7 +33,7 @@ def _convert(options):
     from experiments.runs.best import convert  # imports jax, after its flags are set
 
     convert(options.checkpoint, options.model, options.output)
-    print(f"saved in {options.output}/: python -m experiments.evaluate {options.output} tests it")
+    print(f"saved in {options.output}/: {config.shown('evaluate', options.output)} tests it")
 
 
 if __name__ == "__main__":

@@ -3,17 +3,16 @@
 python -m experiments.run --setting 4 --model lenet_fconv
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from experiments.rules import path
+from experiments.rules import Parser, path
 from experiments.runs import config
 from experiments.runs.exit_codes import guarded
 from experiments.training import devices
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     result = config.new_parser("run", __doc__)
     config.add_options(result, "setting", "model", required=True)
@@ -32,11 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = parser()
     options = command.parse_args(argv)
     devices.configure(options.model, config.num_seeds(options))
+    line = config.command_line("experiments.run", argv)
+    return guarded(command, lambda: _run(options, line), again="continue with --resume")
+
+
+def _run(options, line):
     from experiments.reporting.plots import plot_curves
     from experiments.runs import train  # imports jax, after its flags are set
 
-    line = config.command_line("experiments.run", argv)
-    return guarded(command, lambda: train.run(options, line, plot_curves))
+    train.run(options, line, plot_curves)
 
 
 if __name__ == "__main__":

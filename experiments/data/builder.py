@@ -158,7 +158,7 @@ class RotatedMnist(FileReaderBuilder):
         }
         return tfds.core.DatasetInfo(
             builder=self,
-            description=self.__doc__,
+            description=self.__doc__ or "",  # `python -OO` takes it away
             features=tfds.features.FeaturesDict(features),
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(),

@@ -29,7 +29,7 @@ def evaluate(options: Namespace, command: str) -> None:
     Raises:
       InputError: no such run, or a folder that cannot be written.
     """
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False, emoji=False)
     if not options.run_dir.is_dir():
         raise InputError(f"{options.run_dir} is not a folder: name the folder of a finished run")
     evaluator = Evaluator(options.run_dir)

@@ -123,6 +123,11 @@ def model_of(folder) -> str:
         return ""
 
 
+def shown(door: str, path: Path) -> str:
+    """A command that can be pasted."""
+    return command_line(f"experiments.{door}", [str(path)])
+
+
 def command_line(module: str, argv: Sequence[str]) -> str:
     """The command as it was given, for results.json."""
     return shlex.join(["python", "-m", module, *argv])
