@@ -169,6 +169,6 @@ class Parser(argparse.ArgumentParser):
         if unknown := re.match(r"unrecognized arguments: (--[\w-]+)", message):
             message += nearest(unknown[1], self._option_string_actions)
         for option in _OF_RUN:
-            if option not in self._option_string_actions:
+            if option not in self._option_string_actions and not unknown:
                 message = re.sub(rf"(?<![\w-]){option}(?![\w-])", f"experiments.run {option}", message)
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)

@@ -97,3 +97,19 @@ def test_a_run_from_before_there_were_schedules_is_read(tmp_path):
     config.check_same(tmp_path, saved, CONFIG, "digest")
     with pytest.raises(InputError, match="started with schedule 'constant', now it is 'cosine'"):
         config.check_same(tmp_path, saved, dataclasses.replace(CONFIG, schedule="cosine"), "digest")
+
+
+@pytest.mark.parametrize("name", ["best", "resume"])
+def test_nothing_is_written_through_a_link(tmp_path, name):
+    run, other = tmp_path / "run", tmp_path / "other"
+    run.mkdir()
+    other.mkdir()
+    (run / "config.json").write_text("{}")
+    (run / name).symlink_to(other)
+    for way in ({"resume": True, "overwrite": False}, {"resume": False, "overwrite": True}):
+        with pytest.raises(InputError, match=f"{name} is a link or a file"):
+            folders.check(run, **way)
+    (run / "results.json").write_text("{}")
+    folders.check(run, resume=True, overwrite=False)  # finished: nothing is written
+    (run / name).unlink()
+    folders.check(run, resume=False, overwrite=True)
