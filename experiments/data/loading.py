@@ -111,9 +111,10 @@ def _check_request(dataset, setting=1, data_seed=0, splits=()):
         raise DataError(f"unknown dataset {dataset!r}: choose auto, {', '.join(DATASETS)}")
     if setting not in SETTINGS:
         raise DataError(f"unknown setting {setting!r}: choose {', '.join(map(str, SETTINGS))}")
-    if not isinstance(data_seed, int) or not 0 <= data_seed < 2**32:
-        shown = "a larger number" if isinstance(data_seed, int) and data_seed > 0 else repr(data_seed)
-        raise DataError(f"the data seed must be a whole number from 0 and below 2^32, not {shown}")
+    if not isinstance(data_seed, int) or data_seed < 0:
+        raise DataError(f"the data seed must be a whole number from 0, not {data_seed!r}")
+    if data_seed >= 2**32:
+        raise DataError("the data seed must be below 2^32")
     if unknown := [split for split in splits if split not in SPLITS]:
         raise DataError(f"unknown split {unknown[0]!r}: choose from {', '.join(SPLITS)}")
 
