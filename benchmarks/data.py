@@ -24,8 +24,8 @@ import numpy as np
 import scipy.ndimage
 
 from experiments.data import rotation, sources
+from experiments.data.files import placed_directory, placed_files
 from experiments.data.rotation import copy_angles, rotated_copies
-from experiments.data.sources import placed_directory
 from experiments.settings import DATASETS
 
 NUM_COPIES = 280_000
@@ -76,7 +76,7 @@ def place_files(root: Path, files: Path | None) -> None:
     folder = placed_directory(root, "fashion_mnist")
     folder.mkdir(parents=True)
     if files:
-        for path in sources.placed_files(files).values():
+        for path in placed_files(files, "fashion_mnist").values():
             shutil.copy(path, folder)
         return
     images, labels = map(np.concatenate, zip(*sources.read_embedded(DATASETS["mnist_5k"]).values(), strict=True))
@@ -94,7 +94,7 @@ def place_files(root: Path, files: Path | None) -> None:
 def measure_round(root: Path, sample: int) -> dict[str, float]:
     """Measure everything once: seconds, and megabytes where the name says so."""
     dataset = DATASETS["fashion_mnist"]
-    source = sources.read_official(dataset, sources.placed_files(placed_directory(root, dataset.name)), "")
+    source = sources.read_official(dataset, placed_files(placed_directory(root, dataset.name), dataset.name), "")
     images = np.concatenate([images for images, _ in source.values()])
     angles = copy_angles(0, dataset.name, "train", len(images))
     # SciPy before and after ours, so that a change of the machine's speed in between meets both.

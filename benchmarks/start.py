@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from experiments.data.sources import placed_directory
+from experiments.data.files import placed_directory
 from experiments.training.devices import cpu_name
 
 # Runs a command line of experiments.run; prints when the first step was done (time.time()), and megabytes.

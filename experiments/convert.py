@@ -3,22 +3,21 @@
 python -m experiments.convert SimpleNet_Model_best.pt --model fconv_mnist_simple --output checkpoints/simple
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from experiments.rules import Parser, path
 from experiments.runs import config
 from experiments.runs.exit_codes import guarded
 from experiments.training import devices
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     result = config.new_parser("convert", __doc__)
-    result.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="a .npz, or a .pt (needs fconv_jax[torch])")
+    result.add_argument("checkpoint", metavar="CHECKPOINT", type=path, help="a .npz, or a .pt (needs fconv_jax[torch])")
     config.add_options(result, "model", required=True)
-    result.add_argument("--output", metavar="RUN_DIR", type=Path, required=True, help="an empty or new folder")
+    result.add_argument("--output", metavar="RUN_DIR", type=path, required=True, help="an empty or new folder")
     return result
 
 
@@ -34,7 +33,7 @@ def _convert(options):
     from experiments.runs.best import convert  # imports jax, after its flags are set
 
     convert(options.checkpoint, options.model, options.output)
-    print(f"saved in {options.output}/: python -m experiments.evaluate {options.output} tests it")
+    print(f"saved in {options.output}/: {config.shown('evaluate', options.output)} tests it")
 
 
 if __name__ == "__main__":

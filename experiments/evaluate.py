@@ -3,24 +3,23 @@
 python -m experiments.evaluate checkpoints/setting4_lenet_fconv_mnist_5k --angles
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from experiments.rules import Parser, path
 from experiments.runs import config
 from experiments.runs.exit_codes import guarded
 from experiments.training import devices
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     result = config.new_parser("evaluate", __doc__)
-    result.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="folder of a finished run")
+    result.add_argument("run_dir", metavar="RUN_DIR", type=path, help="folder of a finished run")
     config.add_options(result, "setting")
     config.add_data_options(result)
     result.add_argument("--angles", action="store_true", help="also accuracy against the angle, -180 to 180 degrees")
-    result.add_argument("--output", metavar="DIR", type=Path, help="where evaluation.json goes (default: RUN_DIR)")
+    result.add_argument("--output", metavar="DIR", type=path, help="where evaluation.json goes (default: RUN_DIR)")
     return result
 
 
@@ -30,10 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = parser()
     options = command.parse_args(argv)
     devices.configure(config.model_of(options.run_dir))
+    line = config.command_line("experiments.evaluate", argv)
+    return guarded(command, lambda: _evaluate(options, line))
+
+
+def _evaluate(options, line):
     from experiments.reporting import evaluation  # imports jax, after its flags are set
 
-    line = config.command_line("experiments.evaluate", argv)
-    return guarded(command, lambda: evaluation.evaluate(options, line))
+    evaluation.evaluate(options, line)
 
 
 if __name__ == "__main__":

@@ -6,22 +6,22 @@ Two more are drawn from the runs that `experiments.report` gathered: accuracy ag
 upright digits, and what becomes of sixes and nines.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.rules import Parser, path
 from experiments.runs import config
 from experiments.runs.exit_codes import guarded
 from experiments.training import devices
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     result = config.new_parser("figures", __doc__)
-    result.add_argument("--output", metavar="DIR", type=Path, required=True, help="holds the PNG files and errors.json")
+    result.add_argument("--output", metavar="DIR", type=path, required=True, help="holds the PNG files and errors.json")
     result.add_argument(
-        "--results", metavar="DIR", type=Path, default=Path("results"), help="what `report` wrote (default: results)"
+        "--results", metavar="DIR", type=path, default=Path("results"), help="what `report` wrote (default: results)"
     )
     config.add_data_dir(result)
     return result
@@ -33,10 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = parser()
     options = command.parse_args(argv)
     devices.configure("")  # layers alone, all of them small
+    line = config.command_line("experiments.figures", argv)
+    return guarded(command, lambda: _draw(options, line))
+
+
+def _draw(options, line):
     from experiments.reporting import measurements  # imports jax, after its flags are set
 
-    line = config.command_line("experiments.figures", argv)
-    return guarded(command, lambda: measurements.draw(options, line))
+    measurements.draw(options, line)
 
 
 if __name__ == "__main__":

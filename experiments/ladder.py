@@ -7,12 +7,10 @@ The AlexNet has a quarter of the report's widths. Rungs that are in the folder a
 why-fconv-lost.md is written anew from all there are.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from experiments.rules import one_of
+from experiments.rules import Parser, one_of, path
 from experiments.runs import config
 from experiments.runs.exit_codes import guarded
 from experiments.settings import DATASETS, LADDER_DATASET, MODELS, NAMED
@@ -23,7 +21,7 @@ FIXED = one_of([name for name in NAMED if MODELS[name].ladder])
 _PROTOCOL = ("seeds", "epochs", "batch_size", "learning_rate")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     result = config.new_parser("ladder", __doc__)
     result.add_argument("--model", type=FIXED, metavar=FIXED.shown, required=True, help="the network that is fixed")
@@ -35,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     config.add_options(result, "batch_size", default=50, help="default 50")
     config.add_options(result, "learning_rate", default=1e-3, help="of Adam (1e-3)")
     config.add_data_dir(result)
-    result.add_argument("--output", metavar="DIR", type=Path, required=True, help="holds ladder/ and the page")
+    result.add_argument("--output", metavar="DIR", type=path, required=True, help="holds ladder/ and the page")
     return result
 
 

@@ -3,20 +3,19 @@
 python -m experiments.report checkpoints/* --output results
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from experiments.rules import InputError
+from experiments import missing_line
+from experiments.rules import InputError, Parser, path
 from experiments.runs import config
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     result = config.new_parser("report", __doc__)
-    result.add_argument("run_dirs", metavar="RUN_DIR", nargs="*", type=Path, help="default: every run in checkpoints/")
-    result.add_argument("--output", metavar="DIR", type=Path, required=True, help="holds the tables and figures")
+    result.add_argument("run_dirs", metavar="RUN_DIR", nargs="*", type=path, help="default: every run in checkpoints/")
+    result.add_argument("--output", metavar="DIR", type=path, required=True, help="holds the tables and figures")
     result.add_argument("--single-file", action="store_true", help="report.html holds its figures itself")
     return result
 
@@ -26,11 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     command = parser()
     options = command.parse_args(argv)
-    from experiments.reporting import gathering  # imports matplotlib, which --help need not wait for
-
     line = config.command_line("experiments.report", argv)
     try:
+        from experiments.reporting import gathering  # imports matplotlib, which --help need not wait for
+
         written = gathering.gather(options.run_dirs, options.output, line, options.single_file)
+    except ImportError as error:
+        command.error(missing_line(error))
     except (InputError, OSError) as error:
         command.error(str(error))
     print(f"saved in {options.output}/: {', '.join(written)}")

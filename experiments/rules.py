@@ -1,9 +1,13 @@
 """What a value may be: on a command line and in a file by the same rule, with the same message."""
 
 import argparse
+import difflib
 import math
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -33,7 +37,7 @@ class Rule:
             value = self.read(word)
         except ValueError:
             value = None
-        return self.check(value, repr(word))
+        return self.check(value, repr(word if len(word) <= 40 else f"{word[:40]}..."))
 
     def check(self, value: Any, shown: str | None = None) -> Any:
         """Returns a value that is right; else `argparse.ArgumentTypeError` tells the rule."""
@@ -42,19 +46,49 @@ class Rule:
         return value
 
 
-def _is_whole(value, least):
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+MOST = 10**6
+"""Of what is counted; far more than any run can make."""
 
 
-def whole(least: int) -> Rule:
-    """A whole number of at least `least`."""
-    return Rule(int, lambda value: _is_whole(value, least), f"{{value}} must be a whole number of at least {least}")
+def _is_whole(value, least, most=MOST):
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def whole(least: int, most: int = MOST) -> Rule:
+    """A whole number of at least `least` and at most `most`."""
+    says = f"{{value}} must be a whole number of at least {least} and at most {most}"
+    return Rule(int, lambda value: _is_whole(value, least, most), says)
 
 
 def number(holds: Callable[[float], bool], says: str) -> Rule:
-    """A finite number with a property."""
-    right = lambda value: isinstance(value, float) and math.isfinite(value) and holds(value)  # noqa: E731
+    """A number with a property, of a size that float32 keeps."""
+
+    def right(value):
+        fits = isinstance(value, float) and math.isfinite(value) and (value == 0 or 1e-30 <= abs(value) <= MOST)
+        return fits and holds(value)
+
     return Rule(float, right, f"{{value}} must be a number {says}", "X")
+
+
+@dataclass(frozen=True)
+class _Choice(Rule):
+    names: tuple = ()
+
+    def check(self, value: Any, shown: str | None = None) -> Any:
+        """As `Rule.check`; a name that is nearly right is suggested."""
+        try:
+            return super().check(value, shown)
+        except argparse.ArgumentTypeError as error:
+            words = [str(word).strip("' ") for word in (value if isinstance(value, tuple) else [value or shown])]
+            close = [nearest(word, self.names) for word in words if word not in map(str, self.names)]
+            raise argparse.ArgumentTypeError(f"{error}{''.join(close[:1])}") from error
+
+
+def nearest(word: str, names) -> str:
+    """The end of a message: which of some names was meant, if one is near."""
+    plain = {str(name).lower().replace("-", "_"): str(name) for name in names}
+    found = difflib.get_close_matches(word.lower().replace("-", "_"), plain, 1)
+    return f"; did you mean {plain[found[0]]}?" if found else ""
 
 
 def one_of(names, read: type = str, shown: str | None = None) -> Rule:
@@ -62,9 +96,8 @@ def one_of(names, read: type = str, shown: str | None = None) -> Rule:
     names = tuple(names)
     listed = ", ".join(map(str, names))
     right = lambda value: isinstance(value, read) and not isinstance(value, bool) and value in names  # noqa: E731
-    return Rule(
-        read, right, f"invalid choice: {{value}} (choose from {listed})", shown or f"{{{','.join(map(str, names))}}}"
-    )
+    shown = shown or f"{{{','.join(map(str, names))}}}"
+    return _Choice(read, right, f"invalid choice: {{value}} (choose from {listed})", shown, names)
 
 
 def some_of(names, read: type = str) -> Rule:
@@ -75,11 +108,11 @@ def some_of(names, read: type = str) -> Rule:
         return bool(values) and all(map(each.holds, values)) and len(set(values)) == len(values)
 
     says = f"{{value}} must be some of {', '.join(map(str, names))}, none twice"
-    return Rule(lambda word: tuple(read(part.strip()) for part in word.split(",")), right, says, "A,B,...")
+    return _Choice(lambda word: tuple(read(part.strip()) for part in word.split(",")), right, says, "A,B,...", names)
 
 
 def _are_seeds(value):
-    fine = isinstance(value, (list, tuple)) and bool(value) and all(_is_whole(v, 0) and v < 2**32 for v in value)
+    fine = isinstance(value, (list, tuple)) and bool(value) and all(_is_whole(v, 0, 2**32 - 1) for v in value)
     return fine and len(set(value)) == len(value)
 
 
@@ -98,3 +131,44 @@ def share(word: str) -> tuple[int, int]:
     if not 1 <= index <= count:
         raise argparse.ArgumentTypeError(f"{word!r} must be I/N with 1 <= I <= N")
     return index - 1, count
+
+
+def path(word: str | os.PathLike) -> Path:
+    """An argparse type: a path, "~" and "~user" being home folders wherever they stand on the command line."""
+    word = os.fspath(word)
+    found = os.path.expanduser(word)
+    if not word or "\0" in word:
+        raise argparse.ArgumentTypeError(f"{word!r} is no path")
+    if found.startswith("~"):
+        raise argparse.ArgumentTypeError(f"{word!r}: there is no such home folder; ./~NAME is a folder called ~NAME")
+    try:
+        # The libraries that write checkpoints and data take every name for UTF-8.
+        fits = os.fsencode(found) == found.encode()
+    except UnicodeError:
+        fits = False
+    if not fits:
+        raise argparse.ArgumentTypeError(f"{word!r} must be a name in UTF-8, in a locale of UTF-8 (LC_ALL=C.UTF-8)")
+    return Path(found)
+
+
+_OF_RUN = ("--resume", "--overwrite", "--dataset", "--data-dir", "--seeds", "--batch-size")
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line that says in one line what is wrong with it, in options that it has."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str):
+        """Ends the program with exit code 2."""
+        super().error(self.line(message))
+
+    def line(self, message: str) -> str:
+        """A message in one line; an option that only `experiments.run` has is said to be its."""
+        if unknown := re.match(r"unrecognized arguments: (--[\w-]+)", message):
+            message += nearest(unknown[1], self._option_string_actions)
+        for option in _OF_RUN:
+            if option not in self._option_string_actions and not unknown:
+                message = re.sub(rf"(?<![\w-]){option}(?![\w-])", f"experiments.run {option}", message)
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)

@@ -3,23 +3,22 @@
 python -m experiments.run --setting 4 --model lenet_fconv
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from experiments.rules import Parser, path
 from experiments.runs import config
 from experiments.runs.exit_codes import guarded
 from experiments.training import devices
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     result = config.new_parser("run", __doc__)
     config.add_options(result, "setting", "model", required=True)
     config.add_data_options(result)
     config.add_training_options(result)
-    result.add_argument("--output", metavar="DIR", type=Path, help="default: checkpoints/settingN_MODEL_DATASET")
+    result.add_argument("--output", metavar="DIR", type=path, help="default: checkpoints/settingN_MODEL_DATASET")
     start = result.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="continue from the last save")
     start.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")
@@ -32,11 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = parser()
     options = command.parse_args(argv)
     devices.configure(options.model, config.num_seeds(options))
+    line = config.command_line("experiments.run", argv)
+    return guarded(command, lambda: _run(options, line), again="continue with --resume")
+
+
+def _run(options, line):
     from experiments.reporting.plots import plot_curves
     from experiments.runs import train  # imports jax, after its flags are set
 
-    line = config.command_line("experiments.run", argv)
-    return guarded(command, lambda: train.run(options, line, plot_curves))
+    train.run(options, line, plot_curves)
 
 
 if __name__ == "__main__":

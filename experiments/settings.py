@@ -199,12 +199,12 @@ class RunConfig:
         one_of(DATASETS),
         "auto: mnist if it is prepared, placed or can be downloaded within seconds, else the embedded mnist_5k",
     )
-    data_seed: int = _option(whole(0), "decides the angles of rotated images (0)")
+    data_seed: int = _option(whole(0, 2**32 - 1), "decides the angles of rotated images (0)")
     seeds: tuple[int, ...] = _option(SEED_LIST, "train these seeds")
     epochs: int = _option(whole(1), "default: 200; invariant networks 8")
     batch_size: int = _option(whole(1), "default: 4096; 256 on mnist_5k; invariant networks 16")
     learning_rate: float = _option(
-        number(lambda x: x > 0, "above 0"), "of Adam (default 2e-4; invariant networks 5e-3)"
+        number(lambda x: x > 0, "above 0 (1e-30 to 1e6)"), "of Adam (default 2e-4; invariant networks 5e-3)"
     )
     init: str = _option(one_of(("report", "he")), "initial weights (default report, as published)")
     precision: str = _option(one_of(("float32", "bfloat16")), "of the arithmetic (default float32)")
@@ -213,7 +213,7 @@ class RunConfig:
         one_of(SCHEDULES), "of the learning rate (default constant; invariant networks cosine)", default="constant"
     )
     weight_decay: float = _option(
-        number(lambda x: x >= 0, "of at least 0"), "of weights, as in AdamW (default 0)", default=0.0
+        number(lambda x: x >= 0, "of at least 0 (at most 1e6)"), "of weights, as in AdamW (default 0)", default=0.0
     )
     label_smoothing: float = _option(
         number(lambda x: 0 <= x < 1, "of at least 0 and below 1"),

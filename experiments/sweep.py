@@ -11,26 +11,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.rules import share, some_of
+from experiments.rules import Parser, path, share, some_of
 from experiments.runs import config, exit_codes, plan
 from experiments.settings import NAMED, REPORT_MODELS, SETTINGS
 from experiments.training import devices
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     result = config.new_parser("sweep", __doc__)
-    result.add_argument(
-        "--settings", type=some_of(SETTINGS, int), default=tuple(SETTINGS), metavar="N,N,...", help="default 1,2,3,4"
-    )
-    default = ",".join(REPORT_MODELS)
-    result.add_argument(
-        "--models", type=some_of(NAMED), default=REPORT_MODELS, metavar="A,B,...", help=f"default {default}"
-    )
+    settings = {"type": some_of(SETTINGS, int), "default": tuple(SETTINGS), "help": "default 1,2,3,4"}
+    result.add_argument("--settings", metavar="N,N,...", **settings)
+    models = {"type": some_of(NAMED), "default": REPORT_MODELS, "help": f"default {','.join(REPORT_MODELS)}"}
+    result.add_argument("--models", metavar="A,B,...", **models)
     result.add_argument("--shard", type=share, default=(0, 1), metavar="I/N", help="the I-th (from 1) of N machines'")
     config.add_data_options(result)
     config.add_training_options(result)
-    result.add_argument("--output", metavar="DIR", type=Path, default=Path("checkpoints"), help="of the runs' folders")
+    result.add_argument("--output", metavar="DIR", type=path, default=Path("checkpoints"), help="of the runs' folders")
     result.add_argument("--child", help=argparse.SUPPRESS)  # "NUMBER,DATASET": the training that this process makes
     return result
 
@@ -50,16 +47,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         number, options.dataset = options.child.split(",")
         numbers, argv = [int(number)], argv[:-2]
     devices.configure(planned[numbers[0] - 1].model if planned else "", config.num_seeds(options))
+    line = config.command_line("experiments.sweep", argv)
+    busy, again = exit_codes.BUSY if options.child else exit_codes.BAD_INPUT, "the same command continues"
+    return exit_codes.guarded(command, lambda: _train(options, planned, numbers, line), again=again, busy=busy)
+
+
+def _train(options, planned, numbers, line):
     from experiments.reporting.plots import plot_curves
     from experiments.runs import train  # imports jax, after its flags are set
 
-    line = config.command_line("experiments.sweep", argv)
-    return exit_codes.guarded(
-        command,
-        lambda: train.sweep(options, planned, numbers, line, plot_curves),
-        again="the same command continues",
-        busy=exit_codes.BUSY if options.child else exit_codes.BAD_INPUT,
-    )
+    train.sweep(options, planned, numbers, line, plot_curves)
 
 
 if __name__ == "__main__":

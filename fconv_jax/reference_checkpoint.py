@@ -1,9 +1,13 @@
 """Reading checkpoints of the PyTorch reference, without executing what is in them."""
 
 import pathlib
+import zipfile
 from collections.abc import Mapping
 
 import numpy as np
+
+_UNPACKED_BYTES, _UNPACKED_TIMES = 2**26, 20
+"""What a file may unpack to: so many bytes, or so many times its own size.  Weights hardly get smaller when packed."""
 
 
 def read_reference_checkpoint(path: str | pathlib.Path) -> dict[str, np.ndarray]:
@@ -27,13 +31,28 @@ def read_reference_checkpoint(path: str | pathlib.Path) -> dict[str, np.ndarray]
     if not path.is_file():
         raise ValueError(f"{path} is not a file")
     state = readers[path.suffix](path)
-    if all(name.startswith("module.") for name in state):
+    if state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return state
 
 
+def _check_members(path, suffix=""):
+    """Checks names and declared sizes of a zip file before anything in it is unpacked."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    names = [member.filename for member in members]
+    if len(set(names)) < len(names):
+        raise ValueError("it holds members of the same name")
+    if others := [name for name in names if not name.endswith(suffix)]:
+        raise ValueError(f"it holds {others[0]!r}, which is not an array")
+    total = sum(member.file_size for member in members)
+    if total > max(_UNPACKED_BYTES, _UNPACKED_TIMES * path.stat().st_size):
+        raise ValueError(f"it would unpack to {total:,} bytes, far more than weights do")
+
+
 def _read_npz(path):
     try:
+        _check_members(path, ".npy")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except Exception as error:  # NumPy and zipfile raise a dozen kinds for damaged files
@@ -41,6 +60,11 @@ def _read_npz(path):
 
 
 def _read_torch(path):
+    try:
+        if zipfile.is_zipfile(path):
+            _check_members(path)
+    except Exception as error:
+        raise ValueError(f"{path} is not a readable PyTorch state dict: {_first_line(error)}") from error
     try:
         import torch  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError as error:

@@ -1,7 +1,7 @@
 """The data set `rotated_mnist`: MNIST and its relatives with rotated copies of every image."""
 
+from experiments.data.files import DataError
 from experiments.data.loading import Split, digest, load, resolve_dataset
 from experiments.data.rotation import rotate_images
-from experiments.data.sources import DataError
 
 __all__ = ["DataError", "Split", "digest", "load", "resolve_dataset", "rotate_images"]

@@ -17,8 +17,9 @@ from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 from tensorflow_datasets.proto import tf_example_pb2
 
 from experiments.data import sources
+from experiments.data.files import IMAGE_SIZE, way_out
 from experiments.data.rotation import copy_angles, rotated_copies
-from experiments.data.sources import IMAGE_SIZE, Source, obtain_files, read_embedded, read_official, way_out
+from experiments.data.sources import Source, obtain_files, read_embedded, read_official
 from experiments.settings import COPIES_PER_IMAGE, DATASETS, SETTINGS, SPLITS, Dataset
 
 _READ_AT_ONCE = 8192
@@ -157,7 +158,7 @@ class RotatedMnist(FileReaderBuilder):
         }
         return tfds.core.DatasetInfo(
             builder=self,
-            description=self.__doc__,
+            description=self.__doc__ or "",  # `python -OO` takes it away
             features=tfds.features.FeaturesDict(features),
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(),

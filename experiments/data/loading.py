@@ -13,7 +13,8 @@ from filelock import FileLock, Timeout
 
 from experiments.data import sources
 from experiments.data.builder import ArrayDigest, RotatedMnist, RotatedMnistConfig, read_records
-from experiments.data.sources import IMAGE_SIZE, DataError, check_source, find_placed, is_downloaded, is_reachable
+from experiments.data.files import IMAGE_SIZE, DataError, find_placed, placed_directory
+from experiments.data.sources import check_source, is_downloaded, is_reachable
 from experiments.settings import DATASETS, SETTINGS, SPLITS
 
 Progress = Callable[[str], None]
@@ -64,7 +65,7 @@ def resolve_dataset(
     if is_reachable("mnist"):
         return "mnist", f"MNIST (12 MB) is being downloaded to {root / 'downloads'}"
     return "mnist_5k", (
-        f"MNIST is neither in {sources.placed_directory(root, 'mnist')} nor downloadable now: using mnist_5k, 5,000 "
+        f"MNIST is neither in {placed_directory(root, 'mnist')} nor downloadable now: using mnist_5k, 5,000 "
         "of its digits, instead (15 times fewer images, results are not comparable with MNIST's)"
     )
 
@@ -112,6 +113,8 @@ def _check_request(dataset, setting=1, data_seed=0, splits=()):
         raise DataError(f"unknown setting {setting!r}: choose {', '.join(map(str, SETTINGS))}")
     if not isinstance(data_seed, int) or data_seed < 0:
         raise DataError(f"the data seed must be a whole number from 0, not {data_seed!r}")
+    if data_seed >= 2**32:
+        raise DataError("the data seed must be below 2^32")
     if unknown := [split for split in splits if split not in SPLITS]:
         raise DataError(f"unknown split {unknown[0]!r}: choose from {', '.join(SPLITS)}")
 
@@ -128,7 +131,7 @@ def _prepare(root: Path, dataset: str, setting: int, data_seed: int, progress: P
             for left_over in folder.parent.glob("incomplete.*"):
                 shutil.rmtree(left_over)
             builder = _make_builder(root, dataset, setting, data_seed, progress)
-            manual = sources.placed_directory(root, dataset)
+            manual = placed_directory(root, dataset)
             config = tfds.download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
             builder.download_and_prepare(download_config=config)
     except DataError:

@@ -4,14 +4,13 @@ Every file is checked before it is believed. What is wrong becomes a `DataError`
 says what is wrong and how to fix it. Also where data lie below the data directory.
 """
 
+import argparse
 import csv
-import gzip
 import hashlib
 import importlib.util
 import io
 import os
 import threading
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -19,7 +18,19 @@ import numpy as np
 import requests
 from tensorflow_datasets.core.download import downloader, resource
 
-from experiments.rules import InputError
+from experiments.data.files import (
+    IMAGE_SIZE,
+    OFFICIAL_FILES,
+    TEST_IMAGES,
+    TEST_LABELS,
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    DataError,
+    find_placed,
+    read_bytes,
+    way_out,
+)
+from experiments.rules import path
 from experiments.settings import Dataset
 
 VERSION = "1.0.0"
@@ -29,7 +40,10 @@ VERSION = "1.0.0"
 def data_directory(data_dir: str | os.PathLike | None = None) -> Path:
     """The data directory: `data_dir`, else the variable TFDS_DATA_DIR, else TFDS's own ~/tensorflow_datasets."""
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or Path("~", "tensorflow_datasets")
-    return Path(chosen).expanduser()
+    try:
+        return path(chosen)
+    except argparse.ArgumentTypeError as error:
+        raise DataError(f"the data directory {error}: choose another with --data-dir") from error
 
 
 def config_name(dataset: str, setting: int, data_seed: int) -> str:
@@ -41,19 +55,6 @@ def prepared_directory(root: Path, dataset: str, setting: int, data_seed: int) -
     """Folder of the prepared files. TFDS moves it into place as a whole: if it exists, preparing was finished."""
     return root / "rotated_mnist" / config_name(dataset, setting, data_seed) / VERSION
 
-
-def placed_directory(root: Path, dataset: str) -> Path:
-    """Folder in which users place the four official files of `dataset`."""
-    return root / "downloads" / "manual" / dataset
-
-
-IMAGE_SIZE = 28
-
-TRAIN_IMAGES = "train-images-idx3-ubyte"
-TRAIN_LABELS = "train-labels-idx1-ubyte"
-TEST_IMAGES = "t10k-images-idx3-ubyte"
-TEST_LABELS = "t10k-labels-idx1-ubyte"
-OFFICIAL_FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
 
 MNIST_SHA256 = {
     TRAIN_IMAGES: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -68,20 +69,6 @@ EMBEDDED_SHA256 = "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d
 
 Source = dict[str, tuple[np.ndarray, np.ndarray]]
 """From the name of a split to its images, uint8 `[n, 28, 28]`, and labels, uint8 `[n]`."""
-
-
-class DataError(InputError):
-    """Data that is missing, damaged or not what it should be."""
-
-
-def placed_files(folder: Path) -> dict[str, Path]:
-    """The official files that a user placed in `folder`, uncompressed or with `.gz`: from official name to path."""
-    found = {}
-    for name in OFFICIAL_FILES:
-        for path in (folder / f"{name}.gz", folder / name):
-            if path.exists():
-                found[name] = path
-    return found
 
 
 def read_official(dataset: Dataset, paths: Mapping[str, Path], fix: str) -> Source:
@@ -108,17 +95,6 @@ def read_official(dataset: Dataset, paths: Mapping[str, Path], fix: str) -> Sour
         "validation": (images[:first], labels[:first]),
         "test": (arrays[TEST_IMAGES], arrays[TEST_LABELS]),
     }
-
-
-def read_bytes(path: Path) -> bytes:
-    """Content of a file, uncompressed if it is gzipped, whatever its name. Raises `DataError` (without the path)."""
-    try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError("the gzip file is cut short or damaged") from error
-    except OSError as error:
-        raise DataError(f"can't be read ({error.strerror})") from error
 
 
 def _check_official(dataset: Dataset, name: str, content: bytes, count: int) -> np.ndarray:
@@ -210,22 +186,6 @@ def official_urls(dataset: str) -> dict[str, str]:
     return {name: f"{HOSTS[dataset]}{name}.gz" for name in OFFICIAL_FILES}
 
 
-def find_placed(root: Path, dataset: str) -> dict[str, Path]:
-    """The four files placed by the user, or an empty dictionary if there is none of them.
-
-    Raises:
-      DataError: some of the four are there and others are missing.
-    """
-    folder = placed_directory(root, dataset)
-    found = placed_files(folder)
-    missing = [name for name in OFFICIAL_FILES if name not in found]
-    if found and missing:
-        raise DataError(
-            f"{folder} lacks {', '.join(missing)} (with or without .gz): put all four official files of {dataset} there"
-        )
-    return found
-
-
 def is_downloaded(root: Path, dataset: str) -> bool:
     """Whether TFDS still has all four files from an earlier download."""
     with open(Path(__file__).with_name("checksums.tsv"), newline="") as file:
@@ -251,12 +211,6 @@ def is_reachable(dataset: str) -> bool:
     thread.start()
     thread.join(REACH_SECONDS)
     return any(answers)
-
-
-def way_out(root: Path, dataset: str) -> str:
-    """What the user can do without a download."""
-    names = ", ".join(f"{name}.gz" for name in OFFICIAL_FILES)
-    return f"put {names} (unpacked files will do) into {placed_directory(root, dataset)}"
 
 
 def check_source(root: Path, dataset: Dataset) -> None:

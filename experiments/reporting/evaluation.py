@@ -34,7 +34,7 @@ def evaluate(options: Namespace, command: str) -> None:
     """
     _check_folder(options.run_dir)
     with folders.held(options.run_dir, options.output or options.run_dir):
-        _evaluate(options, command, Console(soft_wrap=True))
+        _evaluate(options, command, Console(soft_wrap=True, markup=False, emoji=False))
 
 
 def _check_folder(run_dir):

@@ -136,6 +136,8 @@ def convert(checkpoint: Path, model_name: str, output: Path) -> None:
     Raises:
       InputError: a checkpoint that cannot be read or does not fit the network, or a folder that is not empty.
     """
+    if output.is_dir() and any(output.iterdir()):
+        raise InputError(f"{output} is not empty: choose another --output")
     folders.check(output, resume=False, overwrite=False)
     network = build(model_name)
     model = network.create(rngs=nnx.Rngs(0))

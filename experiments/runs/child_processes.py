@@ -23,7 +23,7 @@ def sweep(
     command: argparse.ArgumentParser, options: argparse.Namespace, argv: list[str], planned: list[Planned]
 ) -> int:
     """Runs a sweep's trainings; returns its exit code."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False, emoji=False)
     try:
         dataset, line = resolve_dataset(
             options.dataset or "auto", options.data_dir, settings=options.settings, data_seed=options.data_seed or 0
@@ -35,6 +35,9 @@ def sweep(
     failed, busy = [], []
     with _signals() as heard:
         for number, training in enumerate(planned, 1):
+            if heard:
+                print("interrupted: the same command continues", file=sys.stderr)
+                return exit_codes.INTERRUPTED
             console.rule(f"training {number} of {len(planned)}: {training}")
             try:
                 given = config.given(options) | {"dataset": dataset}
@@ -80,7 +83,7 @@ def _child(argv: Sequence[str], heard: list[int]) -> tuple[int, str]:
     # A process group of its own: Ctrl-C reaches it through us only, and so once.
     command = [sys.executable, "-m", "experiments.sweep", *argv]
     messages, told = [], 0
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace", process_group=0) as process:
+    with _deaf_child(command) as process:
         reader = threading.Thread(target=_pass_on, args=(process.stderr, messages))
         reader.start()
         while process.poll() is None:
@@ -96,9 +99,19 @@ def _child(argv: Sequence[str], heard: list[int]) -> tuple[int, str]:
     return code, messages[-1] if messages else f"exit code {code}"
 
 
+def _deaf_child(command):
+    """A process that hears Ctrl-C only from its own first instruction on (`experiments/__init__.py`), not before."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace", process_group=0)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _pass_on(stream, messages):
     """Shows a child's messages as they come and keeps the last one, without the name of its program."""
     for line in stream:
-        print(line, end="", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # whoever read our messages has gone; the child must not wait for it
+            print(line, end="", file=sys.stderr, flush=True)
         if line.strip():
             messages[:] = [line.strip().split("error: ", 1)[-1].split("failed: ", 1)[-1]]

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.rules import InputError, one_of, whole
+from experiments.rules import InputError, Parser, one_of, path, whole
 from experiments.runs.folder import CONFIG, write_json
 from experiments.settings import DATASETS, FIELDS, NAMED, NUM_SEEDS, RunConfig, protocol
 
@@ -15,13 +15,15 @@ _TRAINING = (
     "epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "label_smoothing", "init", "precision",
     "seed_map",
 )  # fmt: skip
+MOST_SEEDS = 10_000
 # What a command line can name is less, or more, than what a config.json may hold.
 _ON_COMMAND_LINES = {"model": one_of(NAMED, shown="NAME"), "dataset": one_of(("auto", *DATASETS))}
 
 
-def new_parser(door: str, doc: str | None) -> argparse.ArgumentParser:
+def new_parser(door: str, doc: str | None) -> Parser:
     """The parser of a door, which says the first line of the door's docstring."""
-    return argparse.ArgumentParser(prog=f"python -m experiments.{door}", description=(doc or "").splitlines()[0])
+    # `python -OO` takes docstrings away.
+    return Parser(prog=f"python -m experiments.{door}", description=(doc or "").partition("\n")[0])
 
 
 def add_options(parser, *names: str, **options) -> None:
@@ -36,7 +38,7 @@ def add_options(parser, *names: str, **options) -> None:
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
     """Adds --data-dir."""
-    parser.add_argument("--data-dir", metavar="DIR", help="where data are kept (default: TFDS's own folder)")
+    parser.add_argument("--data-dir", metavar="DIR", type=path, help="where data are kept (default: TFDS's own folder)")
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +51,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that decide how a network is trained."""
     seeds = parser.add_mutually_exclusive_group()
-    seeds.add_argument("--num-seeds", type=whole(1), metavar="N", help="train seeds 0..N-1 (default 5)")
+    seeds.add_argument("--num-seeds", type=whole(1, MOST_SEEDS), metavar="N", help="train seeds 0..N-1 (default 5)")
     add_options(seeds, "seeds")
     add_options(parser, *_TRAINING)
 
@@ -151,6 +153,11 @@ def model_of(folder) -> str:
         return str(json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("model", ""))
     except (OSError, ValueError, AttributeError, RecursionError):
         return ""
+
+
+def shown(door: str, path: Path) -> str:
+    """A command that can be pasted."""
+    return command_line(f"experiments.{door}", [str(path)])
 
 
 def command_line(module: str, argv: Sequence[str]) -> str:

@@ -1,12 +1,12 @@
 """How a command ends: 0 done, 1 failed, 2 bad input, 75 left to another process, 130 interrupted and resumable."""
 
-import argparse
-import os
+import contextlib
 import signal
 import sys
 from collections.abc import Callable
 
-from experiments.rules import InputError
+from experiments import is_own, missing_line, stop_now
+from experiments.rules import InputError, Parser
 
 DONE, FAILED, BAD_INPUT, BUSY, INTERRUPTED = 0, 1, 2, 75, 130
 """`BUSY`: of one training of a sweep, where another process is at work on it."""
@@ -21,33 +21,39 @@ class Interrupted(Exception):
 
 
 def guarded(
-    command: argparse.ArgumentParser, action: Callable[[], None], *, again="continue with --resume", busy=BAD_INPUT
+    command: Parser, action: Callable[[], None], *, again="the same command starts again", busy=BAD_INPUT
 ) -> int:
     """Runs `action` and returns the exit code of what it raises: bad input 2, failure 1, interruption 130.
 
-    `again`: how to go on after an interruption; `busy`: exit code where another process is at work in the folder.
+    What `action` needs, it imports: a package that is missing is bad input too. `again`: how to go on after an
+    interruption; `busy`: exit code where another process is at work in the folder.
     """
-    from experiments.training import processes  # imports jax, after its flags are set
-
     try:
+        from experiments.training import processes  # imports jax, after its flags are set
+
         processes.join()
         action()
     except InputError as error:
         if isinstance(error, BusyError) and busy != BAD_INPUT:
-            print(error, file=sys.stderr)
+            print(command.line(str(error)), file=sys.stderr)
             return busy
         command.error(str(error))
+    except ImportError as error:
+        if is_own(error):
+            raise
+        command.error(missing_line(error))
     except (Interrupted, KeyboardInterrupt):
         print(f"interrupted: {again}", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
-        print(f"{command.prog}: failed: {error}", file=sys.stderr)
+        print(f"{command.prog}: failed: {command.line(str(error))}", file=sys.stderr)
         return FAILED
-    except RuntimeError as error:  # jax's own, which is not imported here, is one
-        if "RESOURCE_EXHAUSTED" not in str(error):
+    except (RuntimeError, MemoryError) as error:  # jax's own, which is not imported here, is a RuntimeError
+        if "RESOURCE_EXHAUSTED" not in str(error) and not isinstance(error, MemoryError):
             raise
-        remedy = "train fewer seeds at once (--seeds) or a smaller --batch-size"
-        print(f"{command.prog}: failed: the device's memory is full; {remedy}", file=sys.stderr)
+        trains = "--batch-size" in command.format_usage()
+        remedy = "; train fewer seeds at once (--seeds) or a smaller --batch-size" if trains else ""
+        print(f"{command.prog}: failed: the device's memory is full{remedy}", file=sys.stderr)
         return FAILED
     return DONE
 
@@ -66,6 +72,7 @@ class Signals:
 
     def _hear(self, *_):
         if self.heard:
-            os._exit(INTERRUPTED)
+            stop_now("at once, on the last finished save")
         self.heard = True
-        print("stopping after this step; once more to stop at once", file=sys.stderr)
+        with contextlib.suppress(RuntimeError, OSError):  # in the middle of another print
+            print("stopping after this step; once more to stop at once", file=sys.stderr)

@@ -41,23 +41,26 @@ class Bar:
         self.progress.start()
         self.progress.update(self.task, completed=position.epoch * num_steps + position.step)
         self.started, self.done_at_start, self.said = time.monotonic(), position.epoch * num_steps + position.step, -1e9
+        self.compiled_at_start = position.compile_seconds
 
     def report(self, position, num_steps):
         """Called after each step and each epoch."""
         done = position.epoch * num_steps + position.step
         now, total = time.monotonic(), self.config.epochs * num_steps
-        status = self._status(position) + self._sweep(done, total, now)
+        # What is compiled is compiled once, at the start: it says nothing of the steps to come.
+        spent = max(now - self.started - (position.compile_seconds - self.compiled_at_start), 0.0)
+        step = spent / max(done - self.done_at_start, 1)
+        status = self._status(position) + self._sweep(done, total, step)
         self.progress.update(self.task, completed=done, status=status)
         if not self.console.is_terminal and position.step == 0 and (now - self.said > _LINE_EVERY or done == total):
-            left = (now - self.started) / max(done - self.done_at_start, 1) * (total - done)
-            self.console.print(f"{status}, {duration(now - self.started)} gone, about {duration(left)} to go")
+            left = duration(step * (total - done))
+            self.console.print(f"{status}, {duration(now - self.started)} gone, about {left} to go")
             self.said = now
 
-    def _sweep(self, done, total, now):
+    def _sweep(self, done, total, step):
         """How long the whole sweep still takes."""
         if self.place is None or done == self.done_at_start:
             return ""
-        step = (now - self.started) / (done - self.done_at_start)
         left = self.place.seconds_left(step * (total - done), step * total)
         return f", training {self.place.number}/{self.place.count}, sweep: about {duration(left)} to go"
 

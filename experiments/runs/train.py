@@ -99,7 +99,7 @@ def train_planned(console, planned: Planned, output: Path, given: dict, data_dir
 
 def first_console() -> Console:
     """A console that speaks in the first of several processes only."""
-    return Console(soft_wrap=True, quiet=not processes.is_first())
+    return Console(soft_wrap=True, markup=False, emoji=False, quiet=not processes.is_first())
 
 
 def resolve(console: Console, options: Namespace, name: str, settings) -> str:
@@ -177,7 +177,7 @@ def _train(console, cells, command, draw, *, resume, place: Place | None = None,
         print_tables(console, results)
         console.print(
             f"saved in {cell.folder}/: results.json, curves.csv, curves.png, checkpoints in best/; "
-            f"python -m experiments.evaluate {cell.folder} repeats the test"
+            f"{configs.shown('evaluate', cell.folder)} repeats the test"
         )
 
 

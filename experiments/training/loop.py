@@ -58,6 +58,7 @@ class Loop:
     def estimate_seconds(self) -> float:
         """Returns about how long the rest of the training takes, from the time of a gradient on a few images."""
         seconds = self.programs.seconds_per_image(self.states, self.train)
+        self.position.compile_seconds += self.compiling.read()
         images = self.train[1].shape[0] * len(self.config.seeds)
         checked = sum(data[1].shape[0] for data in self.validation.values()) * len(self.config.seeds)
         # Without its backward half, an image costs about a third.
@@ -80,7 +81,6 @@ class Loop:
                 self._save(save)
                 return False
             self.position.wall_seconds = before + time.monotonic() - started
-            self.position.compile_seconds += self.compiling.read()
             stopped = processes.agreed(stop())
             if stopped or processes.agreed(processes.is_first() and self._save_is_due()):
                 self._save(save)
@@ -107,6 +107,7 @@ class Loop:
         orders = self.programs.orders(self.train, position.epoch)
         while position.step < self.num_steps:
             self._step(orders)
+            position.compile_seconds += self.compiling.read()
             report(position, self.num_steps)
             if position.step < self.num_steps and processes.agreed(stop()):
                 return False
@@ -116,6 +117,7 @@ class Loop:
         for setting, counts in correct.items():
             position.validation_correct.setdefault(str(setting), []).append(counts.tolist())
         position.epoch, position.step, position.losses = position.epoch + 1, 0, []
+        position.compile_seconds += self.compiling.read()
         report(position, self.num_steps)
         return True
 

@@ -2,11 +2,16 @@
 
 import gzip
 import json
+import re
 import shutil
 import struct
+from pathlib import Path
 
 import pytest
 
+from experiments import audit, convert, evaluate, figures, ladder, report, run, sweep
+from experiments.data.files import DataError
+from experiments.data.sources import data_directory
 from tests.experiments import helpers
 
 RUN = "--setting 1 --model lenet --dataset mnist_5k --seeds 0 --epochs 1 --batch-size 32"
@@ -57,6 +62,26 @@ RUN_ARGUMENTS = [
     ("--precision", "float64", "choose from"),
     ("--seed-map", "pmap", "choose from"),
     ("--frobnicate", "1", "unrecognized"),
+    ("--epoch", "1", "did you mean --epochs?"),
+    ("--data-sed", "1", "did you mean --data-seed?"),
+    ("--model", "lenot", "did you mean lenet?"),
+    ("--model", "AlexNet-FConv", "did you mean alexnet_fconv?"),
+    ("--dataset", "Fashion-MNIST", "did you mean fashion_mnist?"),
+    ("--schedule", "cosin", "did you mean cosine?"),
+    ("--num-seeds", "5000000000", "at most 10000"),
+    ("--num-seeds", "9" * 5000, "at most 10000"),
+    ("--data-seed", "9" * 300, "at most 4294967295"),
+    ("--epochs", "9" * 30, "at most 1000000"),
+    ("--batch-size", "9" * 30, "at most 1000000"),
+    ("--learning-rate", "1e300", "1e-30 to 1e6"),
+    ("--learning-rate", "1e-300", "1e-30 to 1e6"),
+    ("--weight-decay", "1e39", "at most 1e6"),
+    ("--output", "", "is no path"),
+    ("--output", "a\0b", "is no path"),
+    ("--output", "~nobody-of-this-name/x", "no such home folder"),
+    ("--data-dir", "~nobody-of-this-name/x", "no such home folder"),
+    ("--data-dir", "caf\udce9", "UTF-8"),
+    ("--frob\nnicate", "1", "frob\\nnicate"),
     ("--epochs", None, "expected one argument"),
 ]
 
@@ -73,6 +98,33 @@ def test_arguments_of_run(synthetic, tmp_path, monkeypatch, capfd, option, value
     helpers.assert_refused(
         capfd, tmp_path, helpers.run, *words, option, *([value] if value is not None else []), says=says
     )
+
+
+DOORS = [run, evaluate, sweep, report, convert, audit, figures, ladder]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_every_path_may_start_at_home_and_no_option_is_abbreviated(door, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    command = door.parser()
+    paths = [action for action in command._actions if re.search("DIR|CHECKPOINT", str(action.metavar))]
+    assert paths
+    for action in paths:
+        assert action.type("~/x") == Path("/home/me/x"), action
+    assert not command.allow_abbrev
+    assert command.line("use --resume or --output") == (
+        "use --resume or --output" if door is run else "use experiments.run --resume or --output"
+    )
+
+
+def test_the_data_directory_of_the_environment_may_start_at_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("TFDS_DATA_DIR", "~/data")
+    assert data_directory() == Path("/home/me/data")
+    assert data_directory("~/x") == Path("/home/me/x")
+    monkeypatch.setenv("TFDS_DATA_DIR", "~nobody-of-this-name/data")
+    with pytest.raises(DataError, match="no such home folder"):
+        data_directory()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import io
 import pickle
 import sys
+import warnings
 import zipfile
 
 import numpy as np
@@ -104,3 +105,32 @@ def test_pytorch_files_are_read(tmp_path):
         torch.save(content, tmp_path / name)
         with pytest.raises(ValueError, match="it holds a"):
             fc.read_reference_checkpoint(tmp_path / name)
+
+
+def _zip(path, *members):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name that stands twice
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in members:
+                archive.writestr(name, content)
+
+
+BOMB = bytes(2**26 + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "says"),
+    [
+        ("a.npz", [("w.npy", BOMB)], "would unpack to 67,108,865 bytes"),
+        ("a.npz", [(f"w{i}.npy", BOMB[: 2**25]) for i in range(3)], "would unpack to 100,663,296 bytes"),
+        ("a.pt", [("archive/data.pkl", b""), ("archive/data/0", BOMB)], "would unpack to"),
+        ("a.pth", [("archive/data/0", BOMB)], "would unpack to"),
+        ("a.npz", [("w.npy", b""), ("payload.pkl", b"")], "holds 'payload.pkl', which is not an array"),
+        ("a.npz", [("w.npy", b""), ("w.npy", b"")], "members of the same name"),
+    ],
+)
+def test_names_and_sizes_are_checked_before_a_member_is_read(tmp_path, monkeypatch, name, members, says):
+    _zip(tmp_path / name, *members)
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_, **__: pytest.fail("a member was read"))
+    with pytest.raises(ValueError, match=says):
+        fc.read_reference_checkpoint(tmp_path / name)

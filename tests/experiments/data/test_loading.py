@@ -93,6 +93,7 @@ def test_default_directory(monkeypatch, tmp_path):
         ({"dataset": "cifar"}, "unknown dataset 'cifar': choose auto, mnist, fashion_mnist, mnist_5k"),
         ({"setting": 5}, "unknown setting 5: choose 1, 2, 3, 4"),
         ({"data_seed": -1}, "the data seed must be a whole number from 0, not -1"),
+        ({"data_seed": 10**5000}, "the data seed must be below 2^32"),
         ({"data_seed": 1.5}, "the data seed must be a whole number from 0, not 1.5"),
         ({"splits": ["dev"]}, "unknown split 'dev': choose from train, validation, test"),
     ],

@@ -66,7 +66,7 @@ def change_byte(content, position, value):
 def failure(root, dataset="mnist"):
     """The line of the error that loading ends in; nothing is left prepared."""
     with pytest.raises(DataError) as caught:
-        data.load(dataset, 1, data_dir=root)
+        data.load(data.resolve_dataset(dataset, root)[0], 1, data_dir=root)
     assert "\n" not in str(caught.value)
     assert not any(root.glob("rotated_mnist/mnist*/*"))
     assert not any(root.glob("rotated_mnist/fashion*/*"))
@@ -151,6 +151,62 @@ def test_folder_in_the_place_of_a_file_is_named(root, contents):
     folder = place(root, "mnist", contents)
     (folder / TEST_IMAGES).mkdir()
     assert f"{folder / TEST_IMAGES}: can't be read" in failure(root)
+
+
+OTHER_NAMES = {
+    "7-zip": lambda name: name.replace("-idx", ".idx"),
+    "7-zip, packed": lambda name: name.replace("-idx", ".idx") + ".gz",
+    "capitals": lambda name: f"{name.upper()}.GZ",
+    "a second download": lambda name: f"{name} (1).gz",
+    "no name": lambda name: str(sources.OFFICIAL_FILES.index(name)),
+    "torchvision": lambda name: f"MNIST/raw/{name}",
+    "a folder of the file's name": lambda name: f"{name}/{name.replace('-idx', '.idx')}",
+    "beside": lambda name: f"../{name}.gz",
+    "another folder": lambda name: f"../MNIST/{name}.gz",
+    "torchvision's own place": lambda name: f"../../../MNIST/raw/{name}",
+    "the data directory": lambda name: f"../../../{name}.gz",
+}
+
+
+@pytest.mark.parametrize("rename", OTHER_NAMES.values(), ids=OTHER_NAMES)
+def test_files_are_found_under_other_names_and_in_other_places(root, contents, rename):
+    for name, content in contents.items():
+        path = root / "downloads" / "manual" / "mnist" / rename(name)
+        path.parents[0].mkdir(parents=True, exist_ok=True)
+        (root / "downloads/manual/mnist").mkdir(exist_ok=True)
+        path.write_bytes(gzip.compress(content) if path.suffix.lower() == ".gz" else content)
+    # What systems leave behind, and a data set of TFDS's own.
+    (root / "downloads/manual/mnist/.DS_Store").write_bytes(b"hidden")
+    (root / "mnist/3.0.1").mkdir(parents=True)
+    (root / "mnist/3.0.1/mnist-train.tfrecord-00000-of-00001").write_bytes(b"records")
+    assert data.resolve_dataset("auto", root) == ("mnist", None)
+    loaded = data.load("mnist", 1, data_dir=root)
+    assert loaded["test"].images.tobytes() == contents[TEST_IMAGES][16:]
+    assert loaded["train"].images.tobytes() == contents[TRAIN_IMAGES][16 + 6 * 784 :]
+
+
+@pytest.mark.parametrize("name", ["mnist.zip", "raw/mnist.npz", "train-images-idx3-ubyte.gz.part", "a\nb"])
+def test_files_that_are_not_understood_are_listed_and_no_other_data_taken(root, name):
+    path = root / "downloads" / "manual" / "mnist" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PK")
+    for line in (failure(root), failure(root, "auto")):
+        assert f"holds what is not understood: {name!r}" in line
+        assert all(official in line for official in sources.OFFICIAL_FILES)
+
+
+def test_one_file_twice_is_taken_if_both_hold_the_same(root, contents):
+    place(root, "mnist", contents)
+    folder = place(root, "mnist", contents, suffix="")
+    assert sources.find_placed(root, "mnist") == {name: folder / name for name in sources.OFFICIAL_FILES}
+    (folder / TRAIN_IMAGES).write_bytes(change_byte(contents[TRAIN_IMAGES], 500, 1))
+    assert f"both pass for {TRAIN_IMAGES}, and one is wrong" in failure(root)
+
+
+def test_a_bomb_is_not_unpacked(root, contents):
+    folder = place(root, "mnist", contents)
+    (folder / f"{TEST_LABELS}.gz").write_bytes(gzip.compress(b"\0" * (2**26 + 1)))
+    assert "holds more than 67,108,864 bytes" in failure(root)
 
 
 def test_missing_file_is_named(root, contents):

@@ -133,7 +133,7 @@ OWN = (
 @pytest.mark.parametrize("name", OWN)
 def test_every_file_of_a_run_is_known_and_cleared_whole_or_not(tmp_path, name):
     (tmp_path / "config.json").touch()
-    (tmp_path / name).touch()
+    (tmp_path / name).mkdir() if name in ("best", "resume") else (tmp_path / name).touch()
     (tmp_path / f".{name}.part").touch()
     folders.check(tmp_path, resume=True, overwrite=False)
     folders.clear(tmp_path)
@@ -210,3 +210,19 @@ def test_the_lock_is_asked_for_without_waiting_and_given_back(tmp_path, monkeypa
         assert made[0].is_locked
     assert waited == [0]
     assert not made[0].is_locked
+
+
+@pytest.mark.parametrize("name", ["best", "resume"])
+def test_nothing_is_written_through_a_link(tmp_path, name):
+    run, other = tmp_path / "run", tmp_path / "other"
+    run.mkdir()
+    other.mkdir()
+    (run / "config.json").write_text("{}")
+    (run / name).symlink_to(other)
+    for way in ({"resume": True, "overwrite": False}, {"resume": False, "overwrite": True}):
+        with pytest.raises(InputError, match=f"{name} is a link or a file"):
+            folders.check(run, **way)
+    (run / "results.json").write_text("{}")
+    folders.check(run, resume=True, overwrite=False)  # finished: nothing is written
+    (run / name).unlink()
+    folders.check(run, resume=False, overwrite=True)

@@ -1,0 +1,103 @@
+"""Stops and failures of the programs as processes: Ctrl-C at any instant, readers that leave, what is missing."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+OPTIONS = ["--dataset", "mnist_5k", "--num-seeds", "1", "--epochs", "40", "--batch-size", "500"]
+RUN = ["experiments.run", "--setting", "1", "--model", "lenet", *OPTIONS]
+SWEEP = ["experiments.sweep", "--settings", "1", "--models", "lenet", *OPTIONS]
+
+
+def start(tmp_path, words, *flags, **more):
+    """A program as a process of its own; stderr comes with stdout."""
+    data = [] if "experiments.report" in words else ["--data-dir", tmp_path / "data"]
+    command = [sys.executable, *flags, "-m", *words, *data, "--output", tmp_path / "out"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("words", "instant"),
+    [
+        (RUN, "| experiments.rules"),
+        (RUN, "| experiments.runs.config"),
+        pytest.param(RUN, "| matplotlib", marks=pytest.mark.slow),
+        pytest.param(RUN, "| jax._src.", marks=pytest.mark.slow),
+        pytest.param(RUN, "| orbax", marks=pytest.mark.slow),
+        pytest.param(RUN, "train, 0 of", marks=pytest.mark.slow),
+        pytest.param(RUN, "40 epochs of", marks=pytest.mark.slow),
+        pytest.param(RUN, "expected duration", marks=pytest.mark.slow),
+        pytest.param(SWEEP, "training 1 of 1", marks=pytest.mark.slow),
+        pytest.param(SWEEP, "40 epochs of", marks=pytest.mark.slow),
+        (["experiments.evaluate", "nowhere"], "| experiments.rules"),
+    ],
+)
+def test_a_signal_is_never_swallowed(tmp_path, words, instant, number):
+    """The list of imports says where the process is."""
+    process = start(tmp_path, words, "-X", "importtime")
+    for line in process.stdout:
+        if instant in " ".join(line.split()):
+            break
+    process.send_signal(number)
+    rest = process.communicate(timeout=120)[0]
+    assert process.returncode == 130, rest[-2000:]
+    assert "interrupted: " in rest
+    assert "Traceback" not in rest
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+WITHOUT = """
+import sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {name!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("matplotlib", RUN),
+        ("filelock", RUN),
+        ("jax", ["experiments.evaluate", "nowhere"]),
+        ("matplotlib", ["experiments.report", "nowhere"]),
+        ("rich", SWEEP),
+        pytest.param("optax", RUN, marks=pytest.mark.slow),
+    ],
+)
+def test_a_missing_package_is_one_line_before_anything_is_done(tmp_path, name, words):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(WITHOUT.format(name=name))
+    process = start(tmp_path, words, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")})
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 2, said
+    line = said.strip().splitlines()[-1]
+    assert f"error: {name} is not installed: pip install 'fconv_jax[experiments]'" in line
+    assert "requirements.txt" in line
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("locale", "flags"),
+    [({}, []), ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, []), ({}, ["-OO"])],
+)
+def test_a_run_ends_whoever_reads(tmp_path, locale, flags):
+    """Its reader leaves after the first line; names are printed as they are, in a command that can be pasted."""
+    words = [*RUN[:-4], "--epochs", "1"]
+    process = start(tmp_path / "a [bold] :smile: b'c", words, *flags, env=os.environ | locale)
+    said = process.stdout.readline()
+    assert said
+    process.stdout.close()
+    assert process.wait(timeout=240) == 0
+    assert (tmp_path / "a [bold] :smile: b'c" / "out" / "results.json").exists()
+    again = start(tmp_path / "a [bold] :smile: b'c", [*words, "--resume"], *flags, env=os.environ | locale)
+    assert "a [bold] :smile: b'c/out is finished" in again.communicate(timeout=240)[0]
