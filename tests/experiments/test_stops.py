@@ -19,23 +19,16 @@ def start(tmp_path, words, *flags, **more):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(
-    ("words", "instant"),
-    [
-        (RUN, "| experiments.rules"),
-        (RUN, "| experiments.runs.config"),
-        pytest.param(RUN, "| matplotlib", marks=pytest.mark.slow),
-        pytest.param(RUN, "| jax._src.", marks=pytest.mark.slow),
-        pytest.param(RUN, "| orbax", marks=pytest.mark.slow),
-        pytest.param(RUN, "train, 0 of", marks=pytest.mark.slow),
-        pytest.param(RUN, "40 epochs of", marks=pytest.mark.slow),
-        pytest.param(RUN, "expected duration", marks=pytest.mark.slow),
-        pytest.param(SWEEP, "training 1 of 1", marks=pytest.mark.slow),
-        pytest.param(SWEEP, "40 epochs of", marks=pytest.mark.slow),
-        (["experiments.evaluate", "nowhere"], "| experiments.rules"),
-    ],
-)
+EARLY = [(RUN, "| experiments.rules"), (RUN, "| experiments.runs.config")]
+EARLY += [(["experiments.evaluate", "nowhere"], "| experiments.rules")]
+LATE = [(RUN, part) for part in ("| matplotlib", "| jax._src.", "| orbax", "train, 0 of", "40 epochs of")]
+LATE += [(RUN, "expected duration"), (SWEEP, "training 1 of 1"), (SWEEP, "40 epochs of")]
+INSTANTS = [(*case, number) for case in EARLY for number in (signal.SIGINT, signal.SIGTERM)]
+INSTANTS += [pytest.param(*case, signal.SIGINT, marks=pytest.mark.slow) for case in LATE]
+INSTANTS += [pytest.param(*case, signal.SIGTERM, marks=pytest.mark.long) for case in LATE]
+
+
+@pytest.mark.parametrize(("words", "instant", "number"), INSTANTS)
 def test_a_signal_is_never_swallowed(tmp_path, words, instant, number):
     """The list of imports says where the process is."""
     process = start(tmp_path, words, "-X", "importtime")
