@@ -1,39 +1,51 @@
-"""Rotation-equivariant 2-D convolutions for JAX and Flax NNX: filters as Fourier series (F-Conv)."""
+"""Rotation- and reflection-equivariant 2-D convolutions for JAX and Flax NNX: filters as Fourier series (F-Conv)."""
 
-from fconv_jax import models
-from fconv_jax.basis import FourierBasis, bicubic_basis, fourier_basis
-from fconv_jax.blocks import ResidualBlock
+from fconv_jax import initializers, models, torch_reference
+from fconv_jax.basis import Bicubic, Fourier, FourierBasis, bicubic_basis, fourier_basis
+from fconv_jax.blocks import ConvBlock, DownBlock, ResidualBlock, UpBlock, field_norm
 from fconv_jax.convolve import conv_general_dilated, convolution_algorithm, convolve, convolve_fields
 from fconv_jax.dropout import FieldDropout
 from fconv_jax.expanded import ExpandedFConv, expand_filters
-from fconv_jax.filters import group_filter, lifting_filter, pointwise_filter, projecting_filter, rotation_shift
-from fconv_jax.layers import GroupFConv, LiftingFConv, LiftingPointwiseFConv, PointwiseFConv, ProjectingFConv
+from fconv_jax.filters import group_filter, lifting_filter, projecting_filter
+from fconv_jax.group import Group, restrict
+from fconv_jax.layers import EquivarianceWarning, GroupFConv, LiftingFConv, ProjectingFConv
 from fconv_jax.pooling import (
     blur_pool,
-    corner_blur_pool,
-    corner_max_pool,
     disk_mask,
-    max_over_rotations,
-    mean_over_rotations,
+    max_over_group,
+    mean_over_group,
     spatial_max_pool,
     spatial_mean_pool,
 )
-from fconv_jax.reference_checkpoint import read_reference_checkpoint
-from fconv_jax.reference_weights import load_reference_weights
-from fconv_jax.symmetry import assert_equivariant, audit, equivariance_error, rotate_features, rotate_image
+from fconv_jax.resampling import upsample
+from fconv_jax.symmetry import assert_equivariant, audit, equivariance_error
+from fconv_jax.transforms import (
+    mirror_field,
+    mirror_image,
+    mirror_vectors,
+    rotate_field,
+    rotate_image,
+    rotate_vectors,
+)
+from fconv_jax.vectors import from_vectors, to_vectors
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
+    "Bicubic",
+    "ConvBlock",
+    "DownBlock",
+    "EquivarianceWarning",
     "ExpandedFConv",
     "FieldDropout",
+    "Fourier",
     "FourierBasis",
+    "Group",
     "GroupFConv",
     "LiftingFConv",
-    "LiftingPointwiseFConv",
-    "PointwiseFConv",
     "ProjectingFConv",
     "ResidualBlock",
+    "UpBlock",
     "assert_equivariant",
     "audit",
     "bicubic_basis",
@@ -42,24 +54,29 @@ __all__ = [
     "convolution_algorithm",
     "convolve",
     "convolve_fields",
-    "corner_blur_pool",
-    "corner_max_pool",
     "disk_mask",
     "equivariance_error",
     "expand_filters",
+    "field_norm",
     "fourier_basis",
+    "from_vectors",
     "group_filter",
+    "initializers",
     "lifting_filter",
-    "load_reference_weights",
-    "max_over_rotations",
-    "mean_over_rotations",
+    "max_over_group",
+    "mean_over_group",
+    "mirror_field",
+    "mirror_image",
+    "mirror_vectors",
     "models",
-    "pointwise_filter",
     "projecting_filter",
-    "read_reference_checkpoint",
-    "rotate_features",
+    "restrict",
+    "rotate_field",
     "rotate_image",
-    "rotation_shift",
+    "rotate_vectors",
     "spatial_max_pool",
     "spatial_mean_pool",
+    "to_vectors",
+    "torch_reference",
+    "upsample",
 ]

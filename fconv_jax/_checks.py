@@ -21,6 +21,19 @@ def whole(name: str, value, least: int | None = 1, rule: str = "a whole number")
     return number
 
 
+def same(name: str, value, rule: str = "a whole number", depth: int = 1):
+    """Returns what stands for both directions: the value itself, or that of a pair of equal ones (of pairs at `depth` 2).
+
+    A filter that rotates is square: what differs between rows and columns is refused.
+    """
+    if not isinstance(value, tuple | list) and getattr(value, "ndim", 0) == 0:
+        return value
+    parts = [same(name, part, rule, depth - 1) for part in value] if depth else []
+    if len(parts) != 2 or not isinstance(parts[0] == parts[1], bool | np.bool_) or parts[0] != parts[1]:
+        raise ValueError(f"{name} (={value!r}) must be {rule} or a pair of equal ones: a kernel that rotates is square")
+    return parts[0]
+
+
 def finite(name: str, value, unit: str = "number") -> float:
     """Returns one finite real number as a `float`; no array of them, no text, no bool and nothing traced."""
     number = math.nan

@@ -144,14 +144,15 @@ def _in_chunks(array):
     return array.reshape(-1, CHUNK_IMAGES, *array.shape[1:])
 
 
-def direct(x, kernel, *, strides, width):
-    """XLA's own convolution."""
+def direct(x, kernel, *, strides, width, **options):
+    """XLA's own convolution; the options are those of `lax.conv_general_dilated`."""
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(strides, strides),
         padding=((width, width), (width, width)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        **options,
     )
 
 

@@ -12,7 +12,7 @@ from fconv_jax._checks import finite, whole
 from fconv_jax._precision import norm, relative_error, tolerance, widened
 from fconv_jax.calls import inner_calls, stage_calls
 from fconv_jax.reasons import between, reason
-from fconv_jax.turns import inside_disk, turn
+from fconv_jax.transforms import inside_disk, rotate
 
 TOLERANCE = 1e-5
 """A stage whose own relative error at a quarter turn is above this breaks it: float32 rounding stays well below.
@@ -126,9 +126,9 @@ def audit(
                 raise ValueError(f"{call.name} returns a {type(call.y).__name__}, but an audit needs one array")
         return calls
 
-    calls, turned = run(images), run(turn(images, 90))
+    calls, turned = run(images), run(rotate(images, 90))
     disk = run(inside_disk(images, margin))
-    free = {angle: run(turn(inside_disk(images, margin), angle)) for angle in angles}
+    free = {angle: run(rotate(inside_disk(images, margin), angle)) for angle in angles}
     reports, before, rounding = [], "the input", TOLERANCE
     for i, call in enumerate(calls):
         intact = not any(report.error > report.tolerance or report.reason for report in reports)
@@ -191,8 +191,8 @@ def _own_error(call, key):
     if _is_oblong(x) or _is_oblong(call.y):
         return math.nan
     try:
-        turned = turn(x, 90)
-        others = [turn(other, 90) if other.ndim in (4, 5) else other for other in call.others]
+        turned = rotate(x, 90)
+        others = [rotate(other, 90) if other.ndim in (4, 5) else other for other in call.others]
     except ValueError:
         return math.nan  # a field without rotations by quarter turns
     return _error(call.function(turned, *others), call.function(x, *call.others), 90)
@@ -203,7 +203,7 @@ def _error(actual, value, angle, margin=None):
     if _is_oblong(value):
         return math.nan
     try:
-        expected = inside_disk(turn(widened(value), angle), margin)
+        expected = inside_disk(rotate(widened(value), angle), margin)
     except ValueError:
         return math.nan
     error = float(relative_error(inside_disk(widened(actual), margin), expected))

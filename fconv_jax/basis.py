@@ -1,6 +1,6 @@
 """Bases of rotated filters, built once in float64 with NumPy.
 
-F-Conv writes a filter as a Fourier series on the plane and samples it, turned by each angle
+F-Conv writes a filter as a Fourier series on the plane and samples it, moved by each element
 of the group, on the k x k pixels of a kernel (Xie, Zhao, Xu, Meng, TPAMI 45(4):4537-4551,
 2022, arXiv 2107.14519, sections 3 and 4).  Singular vectors are unique only up to sign and up
 to a rotation among equal singular values, so the basis is made *canonical* here: a checkpoint
@@ -13,6 +13,7 @@ import functools
 import numpy as np
 
 from fconv_jax._checks import whole
+from fconv_jax.group import Group, as_group
 
 MASKS = ("adaptive", "gaussian", "fading")
 
@@ -30,10 +31,10 @@ _CANONICAL_SEED = 20220304
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FourierBasis:
-    """Functions sampled on a kernel's pixels at every rotation (symbols: k, t, r).
+    """Functions sampled on a kernel's pixels for every element of a group (symbols: k, g, r).
 
     Attributes:
-      values: float32 `[k, k, t, r]` (row, column, rotation, function), read-only; multiplied by
+      values: float32 `[k, k, g, r]` (row, column, element, function), read-only; multiplied by
         `weights` if smoothing was asked for.
       rank: r, the number of functions.
       singular_values: float64, all 2 p^2 of the candidates' Gram matrix, falling.
@@ -49,70 +50,72 @@ class FourierBasis:
 @functools.lru_cache(maxsize=None, typed=True)  # typed: 5.0 and True must not find the entry of 5 and 1
 def fourier_basis(
     kernel_size: int,
-    num_rotations: int,
+    group: Group | int,
     num_frequencies: int | None = None,
     *,
     smooth: bool = True,
     mask: str = "adaptive",
 ) -> FourierBasis:
-    """Returns the Fourier basis of F-Conv, turned to every rotation, canonical and read-only.
+    """Returns the Fourier basis of F-Conv, moved by every element of the group, canonical and read-only.
 
-    The candidates are, on the grid X (columns), Y (rows) = linspace(-1, 1, k) and at the angle
-    theta_o = 2 pi o / t,
+    The candidates are, on the grid X (columns), Y (rows) = linspace(-1, 1, k) and for the element of the rotation by
+    theta_o = 2 pi o / t after s mirrors,
 
         cos(f_a x' + f_b y') m  and  sin(f_a x' + f_b y') m,     a, b = 0..p-1,
-        x' = cos(theta) X - sin(theta) Y,   y' = sin(theta) X + cos(theta) Y,
+        x' = (-1)^s (cos(theta) X - sin(theta) Y),   y' = sin(theta) X + cos(theta) Y,
         f_a = (a - p [a > p/2]) pi (p - 1) / p,
 
-    with the mask m(C), C = X^2 + Y^2.  With A the `[k k t, 2 p^2]` matrix of candidates and
+    with the mask m(C), C = X^2 + Y^2.  With A the `[k k g, 2 p^2]` matrix of candidates and
     A^T A = U S U^T, the functions are the columns of A U / sqrt(S) with S > 1e-4: orthonormal
-    over pixels and rotations.  The smoothing weight of function r is 1 / (25 max(v, 0.04)),
-    v = (std_o(s) + std_o(q)) / mean_o(s + q), s_o = (sum_ij B)^2, q_o = k^2 sum_ij B^2: small
-    for functions that the pixel grid changes much when they are turned.
+    over pixels and elements.  The smoothing weight of function r is 1 / (25 max(v, 0.04)),
+    v = (std_e(s) + std_e(q)) / mean_e(s + q), s_e = (sum_ij B)^2, q_e = k^2 sum_ij B^2: small
+    for functions that the pixel grid changes much when they are rotated.
 
     Canonical: singular values within a relative 1e-7 form a block.  In each block, fixed
     vectors are projected onto its span and orthonormalised in order (Gram-Schmidt with positive
     diagonal), which depends on the span alone.
 
     Args:
-      kernel_size: k, side of the kernel in pixels, at least 2.
-      num_rotations: t, order of the rotation group, at least 1.
+      kernel_size: k, side of the kernel in pixels.  With k = 1 there is one function, the constant 1.
+      group: t rotations, with or without reflections; an int is t.
       num_frequencies: p, frequencies along each axis, 2..k; `None` means k.
       smooth: multiply each function by its smoothing weight.
       mask: `"adaptive"` (1 if t = 4, else exp(-max(C - 1, 0) / 0.2) for k > 4 and
         exp(-max(C - 1, 0) / 2) for k <= 4), `"gaussian"` (exp(-max(C - 1, 0) / 0.2)) or `"fading"`
         (max(1 - C (k - 1)^2 / k^2, 0)^2).  The first two are the reference's and are cut off where the square
-        kernel ends, which no turn moves; `"fading"` reaches zero smoothly on the circle inside the kernel.
+        kernel ends, which no rotation moves; `"fading"` reaches zero smoothly on the circle inside the kernel.
 
     Raises:
-      ValueError: a size, order or mask that the formulas do not allow.
+      ValueError: a size, group or mask that the formulas do not allow.
     """
-    k, t, p = checked_sizes(kernel_size, num_rotations, num_frequencies)
-    p = k if p is None else p
+    k, group, p = checked_sizes(kernel_size, group, num_frequencies)
     if mask not in MASKS:
         raise ValueError(f"mask (={mask!r}) must be one of {', '.join(MASKS)}")
-    candidates = _fourier_candidates(k, t, p, mask).reshape(k * k * t, 2 * p * p)
+    if k == 1:
+        return _constant(group)
+    p = k if p is None else p
+    candidates = _fourier_candidates(k, group, p, mask).reshape(k * k * group.order, 2 * p * p)
     decompose = _decompose if 2 * p * p <= _LARGE_GRAM else functools.partial(_decompose_distinct, p=p)
     functions, singular_values = decompose(candidates)
     functions = _canonical(functions, singular_values[: functions.shape[1]])
-    functions = functions.reshape(k, k, t, -1)
+    functions = functions.reshape(k, k, group.order, -1)
     weights = _smoothing_weights(functions)
     values = functions * weights if smooth else functions
     return _frozen(values, singular_values, weights)
 
 
 @functools.lru_cache(maxsize=None, typed=True)  # typed: 5.0 and True must not find the entry of 5 and 1
-def bicubic_basis(kernel_size: int, num_rotations: int) -> FourierBasis:
-    """Returns B-Conv's basis: one bicubic interpolation function per pixel, turned.
+def bicubic_basis(kernel_size: int, group: Group | int) -> FourierBasis:
+    """Returns B-Conv's basis: one bicubic interpolation function per pixel, moved by every element of the group.
 
         B_(i,j)(x', y') = cubic(x' - i) cubic(y' - j) m,      i, j = -(k//2)..k//2,
 
-    with pixel offsets x, y in the same range turned as in `fourier_basis`, Keys' cubic
-    convolution kernel (a = -1/2) and the adaptive mask.  Rotation 0 is the pixel basis.
+    with pixel offsets x, y in the same range moved as in `fourier_basis`, Keys' cubic
+    convolution kernel (a = -1/2) and the adaptive mask.  Element 0 is the pixel basis.
 
     Args:
-      kernel_size: k, odd, at least 3.
-      num_rotations: t, at least 1.
+      kernel_size: k, odd.  With k = 1 there is one function, the constant 1.
+      group: t rotations, with or without reflections; an int is t.
 
     Returns:
       a basis of rank k^2, without smoothing (weights 1) and without orthogonalisation; its
@@ -121,69 +124,100 @@ def bicubic_basis(kernel_size: int, num_rotations: int) -> FourierBasis:
     Raises:
       ValueError: an even kernel size, which has no centre pixel, or an impossible size.
     """
-    k, t, _ = checked_sizes(kernel_size, num_rotations, None)
+    k, group, _ = checked_sizes(kernel_size, group, None)
     if k % 2 == 0:
         raise ValueError(f"kernel_size (={k}) must be odd for the bicubic basis: it needs a centre pixel")
+    if k == 1:
+        return _constant(group)
     offsets = np.arange(k) - k // 2
-    x, y = _turned_grid(offsets.astype(np.float64), t)
+    x, y = _moved_grid(offsets.astype(np.float64), group)
     values = _cubic(x[..., None, None] - offsets) * _cubic(y[..., None, None] - offsets[:, None])
     unit = np.linspace(-1.0, 1.0, k)
-    values = values * _mask(unit, t, "adaptive")[:, :, None, None, None]
-    values = values.reshape(k, k, t, k * k)
+    values = values * _mask(unit, group.num_rotations, "adaptive")[:, :, None, None, None]
+    values = values.reshape(k, k, group.order, k * k)
     singular_values = np.linalg.svd(values.reshape(-1, k * k), compute_uv=False) ** 2
     return _frozen(values, singular_values, np.ones(k * k))
 
 
-def layer_basis(
-    basis: str, kernel_size: int, num_rotations: int, num_frequencies: int | None, smooth: bool, mask: str
-) -> FourierBasis:
-    """Returns the basis that a layer's options name: `"fourier"` or `"bicubic"`.
+@dataclasses.dataclass(frozen=True)
+class Fourier:
+    """The Fourier basis that a layer uses (`fourier_basis`), whatever its kernel size.
+
+    The defaults rotate well at every step of the group.  They are fewer functions than a kernel has pixels (3 x 3: 5
+    of 9), each smaller towards the rim: choose "all" and "adaptive", the reference's, where quarter turns are enough.
+
+    Args:
+      num_frequencies: p along each axis: `"few"`, (k + 1) // 2 and at least 2; `"all"`, k; or a number, 2..k.
+      smooth, mask: as in `fourier_basis`.
 
     Raises:
-      ValueError: an unknown name, or `num_frequencies` with the bicubic basis, which has none.
+      ValueError: an unknown mask or word; a number that does not fit the kernel is refused by the layer.
     """
-    if basis == "fourier":
-        return fourier_basis(kernel_size, num_rotations, num_frequencies, smooth=smooth, mask=mask)
-    if basis == "bicubic":
-        if num_frequencies is not None:
-            raise ValueError(f"num_frequencies (={num_frequencies}) must be None for the bicubic basis: it has none")
-        return bicubic_basis(kernel_size, num_rotations)
-    raise ValueError(f"basis (={basis!r}) must be 'fourier' or 'bicubic'")
+
+    num_frequencies: int | str = "few"
+    smooth: bool = True
+    mask: str = "fading"
+
+    def __post_init__(self):
+        if self.mask not in MASKS:
+            raise ValueError(f"mask (={self.mask!r}) must be one of {', '.join(MASKS)}")
+        if self.num_frequencies not in ("few", "all"):
+            rule = "'few', 'all' or a whole number"
+            object.__setattr__(self, "num_frequencies", whole("num_frequencies", self.num_frequencies, 2, rule))
+        object.__setattr__(self, "smooth", bool(self.smooth))
+
+    def sampled(self, kernel_size: int, group: Group | int) -> FourierBasis:
+        """Returns the functions for a kernel size and a group."""
+        words = {"few": max(2, (kernel_size + 1) // 2) if kernel_size > 1 else None, "all": None}
+        p = words.get(self.num_frequencies, self.num_frequencies)
+        return fourier_basis(kernel_size, group, p, smooth=self.smooth, mask=self.mask)
 
 
-def checked_sizes(kernel_size: int, num_rotations: int, num_frequencies: int | None) -> tuple[int, int, int | None]:
-    """Returns k, t and p (or `None`) as `int`s.
+@dataclasses.dataclass(frozen=True)
+class Bicubic:
+    """The bicubic basis (`bicubic_basis`), for odd kernel sizes."""
+
+    def sampled(self, kernel_size: int, group: Group | int) -> FourierBasis:
+        """Returns the functions for a kernel size and a group."""
+        return bicubic_basis(kernel_size, group)
+
+
+REFERENCE = Fourier("all", mask="adaptive")
+"""The options of the PyTorch reference's layers: those of the report's networks."""
+
+
+def checked_sizes(kernel_size: int, group: Group | int, num_frequencies: int | None) -> tuple[int, Group, int | None]:
+    """Returns k, the group and p (or `None`).
 
     Raises:
-      ValueError: what is no whole number, or a size that a basis cannot have.
+      ValueError: what is no whole number or group, or a size that a basis cannot have.
     """
-    k = whole("kernel_size", kernel_size, least=None)
-    if k < 2:
-        raise ValueError(f"kernel_size (={k}) must be at least 2: one pixel has no grid to turn (see PointwiseFConv)")
-    t = whole("num_rotations", num_rotations, least=None)
-    if t < 1:
-        raise ValueError(f"num_rotations (={t}) must be at least 1")
+    k, group = whole("kernel_size", kernel_size), as_group(group)
     if num_frequencies is None:
-        return k, t, None
+        return k, group, None
     p = whole("num_frequencies", num_frequencies, least=None)
     if not 2 <= p <= k:
         raise ValueError(
             f"num_frequencies (={p}) must be between 2 and kernel_size (={k}): "
             "one frequency is a constant, more than the pixels alias"
         )
-    return k, t, p
+    return k, group, p
 
 
-def _turned_grid(coordinates, num_rotations):
-    """Coordinates `[k]` -> x', y' `[k, k, t]` (row, column, rotation)."""
-    angles = 2.0 * np.pi * np.arange(num_rotations) / num_rotations
+def _moved_grid(coordinates, group):
+    """Coordinates `[k]` -> x', y' `[k, k, g]` (row, column, element): where the element's inverse moves each pixel."""
+    t = group.num_rotations
+    angles = 2.0 * np.pi * np.arange(t) / t
     x, y = np.meshgrid(coordinates, coordinates)
     x, y = x[..., None], y[..., None]
-    return np.cos(angles) * x - np.sin(angles) * y, np.sin(angles) * x + np.cos(angles) * y
+    x, y = np.cos(angles) * x - np.sin(angles) * y, np.sin(angles) * x + np.cos(angles) * y
+    if not group.reflections:
+        return x, y
+    return np.concatenate([x, -x], axis=-1), np.concatenate([y, y], axis=-1)
 
 
 def _mask(coordinates, num_rotations, mask):
-    """The mask `[k, k]` that fades the kernel's corners, which leave the kernel when turned, or all of its rim."""
+    """The mask `[k, k]` that fades the corners, which leave the kernel when it rotates, or all of its rim."""
     x, y = np.meshgrid(coordinates, coordinates)
     if mask == "fading":
         edge = 1.0 + 1.0 / (len(coordinates) - 1)  # pixels end half a pixel beyond the outermost centres
@@ -195,15 +229,15 @@ def _mask(coordinates, num_rotations, mask):
     return np.exp(-outside / width)
 
 
-def _fourier_candidates(k, t, p, mask):
+def _fourier_candidates(k, group, p, mask):
     coordinates = np.linspace(-1.0, 1.0, k)
-    x, y = _turned_grid(coordinates, t)
+    x, y = _moved_grid(coordinates, group)
     index = np.arange(p)
     frequencies = (index - p * (index > p / 2)) * np.pi * (p - 1) / p
     phase = x[..., None, None] * frequencies[:, None] + y[..., None, None] * frequencies
-    phase = phase.reshape(k, k, t, p * p)
+    phase = phase.reshape(k, k, group.order, p * p)
     candidates = np.concatenate([np.cos(phase), np.sin(phase)], axis=-1)
-    return candidates * _mask(coordinates, t, mask)[:, :, None, None]
+    return candidates * _mask(coordinates, group.num_rotations, mask)[:, :, None, None]
 
 
 def _decompose(candidates):
@@ -241,7 +275,7 @@ def _canonical(functions, singular_values):
 
 
 def _canonical_block(functions, fixed):
-    # QR with a positive diagonal of the fixed vectors' coordinates in the block: Q turns with the
+    # QR with a positive diagonal of the fixed vectors' coordinates in the block: Q follows the
     # block's columns, so the product does not depend on which orthonormal columns came in.
     q, r = np.linalg.qr(functions.T @ fixed)
     return functions @ (q * np.where(np.diag(r) < 0.0, -1.0, 1.0))
@@ -261,6 +295,11 @@ def _cubic(distance):
     near = 1.5 * d**3 - 2.5 * d**2 + 1.0
     far = -0.5 * d**3 + 2.5 * d**2 - 4.0 * d + 2.0
     return np.where(d <= 1.0, near, np.where(d < 2.0, far, 0.0))
+
+
+def _constant(group):
+    """One pixel has one function, the same for every element."""
+    return _frozen(np.ones((1, 1, group.order, 1)), np.array([float(group.order)]), np.ones(1))
 
 
 def _frozen(values, singular_values, weights):

@@ -1,86 +1,205 @@
-"""Blocks of layers."""
+"""Blocks of layers: residual, down and up in resolution.
+
+Each takes `group`, the field's; `None` makes the plain twin, the same block of `nnx.Conv` over images.
+"""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax.typing import Dtype
 
 from fconv_jax._checks import whole
-from fconv_jax.layers import GroupFConv
+from fconv_jax.basis import Bicubic, Fourier
+from fconv_jax.group import Group
+from fconv_jax.layers import GroupFConv, LiftingFConv
+from fconv_jax.pooling import spatial_mean_pool
+from fconv_jax.resampling import upsample
+
+NORMS = ("batch", "layer", None)
+
+
+def field_norm(norm: str | None, features: int, **options) -> nnx.Module | None:
+    """Returns a norm of Flax that every element of a group leaves as it is, for fields and images.
+
+    Args:
+      norm: `"batch"` (over batch, space and group, momentum 0.9), `"layer"` (at each pixel, over group and features,
+        of an image over features) or `None`.
+      features: the field's; scale and bias are one number for each.
+      **options: `dtype`, `param_dtype`, `rngs` of the norm.
+
+    Raises:
+      ValueError: another name.
+    """
+    if norm not in NORMS:
+        raise ValueError(f"norm (={norm!r}) must be 'batch', 'layer' or None")
+    if norm is None:
+        return None
+    return nnx.BatchNorm(features, momentum=0.9, **options) if norm == "batch" else _LayerNorm(features, **options)
+
+
+class _LayerNorm(nnx.LayerNorm):
+    """Over group and features of a field `[batch, height, width, g, c]`, over the features of an image."""
+
+    def __call__(self, x, **options):
+        self.reduction_axes = (-2, -1) if x.ndim == 5 else (-1,)
+        return super().__call__(x, **options)
+
+
+class ConvBlock(nnx.Module):
+    """y = relu(norm(conv(x))).
+
+    Law: that of its layer.
+
+    Args:
+      in_features, out_features, kernel_size: of the layer.
+      group: a `Group`, or t; `None` for a plain convolution.
+      lift: whether the input is an image, not a field.
+      norm: see `field_norm`; with a norm the layer has no bias.
+      basis, coefficient_init, dtype, param_dtype, precision, rngs, ...: as for `GroupFConv`.
+
+    Returns (call): `[batch, height, width, g, in]` -> `[batch, height, width, g, out]`.
+
+    Raises:
+      ValueError: what the layer or `field_norm` refuses.
+    """
+
+    def __init__(self, in_features, out_features, kernel_size=3, group=8, *, lift=False, norm="batch", **options):
+        self.conv = _conv(in_features, out_features, kernel_size, group, lift=lift, use_bias=norm is None, **options)
+        self.norm = field_norm(norm, out_features, **_types(options))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns the output field of a field, or of an image with `lift`."""
+        return nnx.relu(_apply(self.norm, self.conv(x)))
 
 
 class ResidualBlock(nnx.Module):
     """Two group F-Convs beside a shortcut.
 
-        y = act(x + residual_scale * n2(conv2(relu(n1(conv1(x)))))),
+        y = act(shortcut(x') + residual_scale * n2(conv2(relu(n1(conv1(x')))))),   x' = mean_pool(x, strides),
 
-    n1, n2 batch norms over batch, space and rotations (with `batch_norm`, else nothing) and act
+    n1, n2 norms, the shortcut a 1 x 1 layer where the features change (else x' itself), act
     a ReLU (with `final_relu`) or nothing: the reference has both endings, the ReLU in its
-    layer file and none in its MNIST experiments.
+    layer file and none in its MNIST experiments.  The symmetric pool stands for the layer's stride, which would break
+    quarter turns at even sizes.
 
-    Law: that of its layers; quarter turns are exact when 4 divides t, at every image size.
+    Law: that of its layers; quarter turns and mirrors of the group are exact at every image size.
 
     Args:
-      features: features of the field, in and out.
+      in_features, out_features: features of the fields.
       kernel_size: k, odd, so that the padding `"SAME"` keeps the size.
-      num_rotations: t, the input's.
-      batch_norm: normalise after each convolution; obeys `train()` and `eval()`.
+      group: the input's; `None` for a plain block of images.
+      strides: by how much the resolution falls.
+      norm: see `field_norm`; batch norms obey `train()` and `eval()`.
       residual_scale: what the branch is multiplied by.
       final_relu: ReLU after the sum.
-      num_frequencies, use_bias, smooth, mask, basis, init, dtype, param_dtype, rngs: as for `GroupFConv`.
+      use_bias, basis, coefficient_init, dtype, param_dtype, rngs, ...: as for `GroupFConv`.
 
-    Returns (call): the input's shape, `[batch, height, width, t, features]`.
+    Returns (call): `[batch, height, width, g, in]` -> `[batch, height // strides, width // strides, g, out]`.
 
     Raises:
       ValueError: an even kernel size, or what `GroupFConv` refuses.
 
     >>> import jax, fconv_jax
     >>> from flax import nnx
-    >>> block = fconv_jax.ResidualBlock(2, 3, num_rotations=4, batch_norm=True, rngs=nnx.Rngs(0))
-    >>> block(jax.numpy.ones((1, 7, 7, 4, 2))).shape
-    (1, 7, 7, 4, 2)
+    >>> block = fconv_jax.ResidualBlock(2, 4, 3, group=4, strides=2, norm="batch", rngs=nnx.Rngs(0))
+    >>> block(jax.numpy.ones((1, 8, 8, 4, 2))).shape
+    (1, 4, 4, 4, 4)
     """
 
     def __init__(
         self,
-        features: int,
-        kernel_size: int,
-        num_rotations: int = 8,
+        in_features: int,
+        out_features: int,
+        kernel_size: int = 3,
+        group: Group | int | None = 8,
         *,
-        batch_norm: bool = False,
+        strides: int = 1,
+        norm: str | None = None,
         residual_scale: float = 1.0,
         final_relu: bool = True,
-        num_frequencies: int | None = None,
-        use_bias: bool = True,
-        smooth: bool = True,
-        mask: str = "adaptive",
-        basis: str = "fourier",
-        init: str = "he",
-        dtype: Dtype | None = None,
-        param_dtype: Dtype = jnp.float32,
-        rngs: nnx.Rngs,
+        **options,
     ):
-        options = {"num_frequencies": num_frequencies, "use_bias": use_bias, "smooth": smooth, "mask": mask}
-        types = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        sizes = whole("in_features", in_features), whole("out_features", out_features)
+        self.strides = whole("strides", strides)
 
-        features = whole("features", features)
+        def conv(before, k=kernel_size):
+            return _conv(before, sizes[1], k, group, **options)
 
-        def conv():
-            sizes = (features, features, kernel_size, num_rotations)
-            return GroupFConv(*sizes, padding="SAME", basis=basis, init=init, **options, **types)
-
-        def norm():
-            return nnx.BatchNorm(features, momentum=0.9, **types) if batch_norm else None
-
-        self.conv1, self.norm1, self.conv2, self.norm2 = conv(), norm(), conv(), norm()
+        self.conv1, self.norm1 = conv(sizes[0]), field_norm(norm, sizes[1], **_types(options))
+        self.conv2, self.norm2 = conv(sizes[1]), field_norm(norm, sizes[1], **_types(options))
+        self.shortcut = conv(sizes[0], 1) if sizes[0] != sizes[1] else None
         self.residual_scale, self.final_relu = residual_scale, final_relu
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the output field of a field."""
+        x = spatial_mean_pool(x, self.strides) if self.strides > 1 else x
         branch = nnx.relu(_apply(self.norm1, self.conv1(x)))
         branch = _apply(self.norm2, self.conv2(branch))
+        x = x if self.shortcut is None else self.shortcut(x)
         y = x.astype(branch.dtype) + jnp.asarray(self.residual_scale, branch.dtype) * branch
         return nnx.relu(y) if self.final_relu else y
+
+
+class DownBlock(nnx.Module):
+    """Half the resolution: y = block2(block1(mean_pool(x, strides))), the blocks `ConvBlock`s.
+
+    Law: that of its layers; quarter turns and mirrors of the group are exact at every image size.
+
+    Args: as for `ConvBlock`, and `strides`, by how much the resolution falls.
+
+    Returns (call): `[batch, height, width, g, in]` -> `[batch, height // strides, width // strides, g, out]`.
+    """
+
+    def __init__(self, in_features, out_features, kernel_size=3, group=8, *, strides=2, **options):
+        self.strides = whole("strides", strides)
+        self.block1 = ConvBlock(in_features, out_features, kernel_size, group, **options)
+        self.block2 = ConvBlock(out_features, out_features, kernel_size, group, **options)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns the output field of a field."""
+        return self.block2(self.block1(spatial_mean_pool(x, self.strides)))
+
+
+class UpBlock(nnx.Module):
+    """Twice the resolution, beside a shortcut: y = block2(block1([upsample(x), skip])), the blocks `ConvBlock`s.
+
+    Law: that of its layers; quarter turns and mirrors of the group are exact.
+
+    Args: as for `ConvBlock`, `skip_features`, those of the shortcut, and `factor`, by how much the resolution rises.
+
+    Returns (call): fields `[batch, height, width, g, in]` and `[batch, factor height, factor width, g, skip]` ->
+    `[batch, factor height, factor width, g, out]`.
+
+    Raises:
+      ValueError: a shortcut of another size.
+    """
+
+    def __init__(self, in_features, skip_features, out_features, kernel_size=3, group=8, *, factor=2, **options):
+        self.factor = whole("factor", factor)
+        self.block1 = ConvBlock(in_features + skip_features, out_features, kernel_size, group, **options)
+        self.block2 = ConvBlock(out_features, out_features, kernel_size, group, **options)
+
+    def __call__(self, x: jax.Array, skip: jax.Array) -> jax.Array:
+        """Returns the output field of a field and the shortcut's."""
+        x = upsample(x, self.factor)
+        if x.shape[:-1] != skip.shape[:-1]:
+            raise ValueError(f"skip of shape {skip.shape} must be {(*x.shape[:-1], skip.shape[-1])}")
+        return self.block2(self.block1(jnp.concatenate([x, skip.astype(x.dtype)], axis=-1)))
+
+
+def _conv(in_features, out_features, kernel_size, group, *, lift=False, basis=None, coefficient_init=None, **options):
+    """A group F-Conv, with `lift` a lifting one, or without a group a plain convolution."""
+    if group is None:
+        kernel_init = nnx.initializers.he_uniform()
+        size = (whole("kernel_size", kernel_size),) * 2
+        return nnx.Conv(in_features, out_features, size, kernel_init=kernel_init, **options)
+    named: dict[str, Fourier | Bicubic] = {} if basis is None else {"basis": basis}
+    named |= {} if coefficient_init is None else {"coefficient_init": coefficient_init}
+    kind = LiftingFConv if lift else GroupFConv
+    return kind(in_features, out_features, kernel_size, group, **named, **options)
+
+
+def _types(options):
+    return {name: options[name] for name in ("dtype", "param_dtype", "rngs") if name in options}
 
 
 def _apply(norm, x):

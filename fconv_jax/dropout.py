@@ -102,15 +102,15 @@ class Dropout(nnx.Dropout):
 
 
 class FieldDropout(Dropout):
-    """Dropout of whole fields: a feature is zeroed at every pixel and every rotation at once.
+    """Dropout of whole fields: a feature is zeroed at every pixel and every element at once.
 
         y[b, i, j, o, c] = x[b, i, j, o, c] keep[b, c] / (1 - rate),   keep ~ Bernoulli(1 - rate).
 
-    Law: commutes with every turn, since all of a field is kept or dropped.
+    Law: commutes with every rotation and mirror, since all of a field is kept or dropped.
 
     Args: as for `nnx.Dropout`, at construction and in the call; `rngs` of the call may also be `[batch]` keys.
 
-    Returns (call): the input's shape, `[batch, height, width, t, channel]` or `[batch, height, width, channel]`.
+    Returns (call): the input's shape, `[batch, height, width, g, channel]` or `[batch, height, width, channel]`.
 
     Raises:
       ValueError: a rate outside 0..1, or what is no `rngs`.

@@ -2,13 +2,11 @@
 
 import jax
 from flax import nnx
-from flax.nnx.nn.dtypes import promote_dtype
 
-from fconv_jax.convolve import convolve_fields
 from fconv_jax.layers import _FConv
 
 
-class ExpandedFConv(nnx.Module):
+class ExpandedFConv(_FConv):
     """An F-Conv layer as the convolution that it is, with the expanded filter as its parameter.
 
         y = convolve_fields(x, kernel, bias),   kernel = layer.filter().
@@ -19,22 +17,24 @@ class ExpandedFConv(nnx.Module):
     """
 
     def __init__(self, layer: _FConv):
-        self.strides, self.padding, self.dtype = layer.strides, layer.padding, layer.dtype
+        for name, value in vars(layer).items():  # the layer's options
+            if name not in ("coefficients", "bias") and not name.startswith("_"):
+                setattr(self, name, value)
+        self._from_field, self._to_field = layer._from_field, layer._to_field
         self.kernel = nnx.Param(layer.filter())
         self.bias = None if layer.bias is None else nnx.Param(layer.bias[...])
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns the layer's output."""
-        bias = None if self.bias is None else self.bias[...]
-        x, kernel, bias = promote_dtype((x, self.kernel[...], bias), dtype=self.dtype)
-        return convolve_fields(x, kernel, bias, strides=self.strides, padding=self.padding)
+    def filter(self) -> jax.Array:
+        """Returns the kernel."""
+        return self.kernel[...]
 
 
 def expand_filters(model: nnx.Module) -> nnx.Module:
     """Returns a copy of `model` in which each lifting, group and projecting F-Conv layer is an `ExpandedFConv`.
 
     The copy computes the same and no longer expands filters at each call: for a network in use, or
-    to expand once for several slices of a batch.  Works under jax transformations, so gradients pass through.
+    to expand once for several slices of a batch.  Works under jax transformations, so gradients pass through, and on
+    stacks of networks or layers made by `nnx.vmap` (along axis 0).
 
     Args:
       model: any module; if it is a layer itself, the result is the expanded layer.
@@ -46,16 +46,20 @@ def expand_filters(model: nnx.Module) -> nnx.Module:
     >>> expanded.conv.kernel.shape
     (5, 5, 1, 8, 2)
     """
-    if isinstance(model, _FConv):
+    if _to_expand(model):
         return ExpandedFConv(model)
     model = nnx.clone(model)
     for _, module in list(nnx.iter_modules(model)):
         if isinstance(module, nnx.List):
             for i, child in enumerate(module):
-                if isinstance(child, _FConv):
+                if _to_expand(child):
                     module[i] = ExpandedFConv(child)
             continue
         for name, child in list(vars(module).items()):
-            if isinstance(child, _FConv):
+            if _to_expand(child):
                 setattr(module, name, ExpandedFConv(child))
     return model
+
+
+def _to_expand(module):
+    return isinstance(module, _FConv) and not isinstance(module, ExpandedFConv)

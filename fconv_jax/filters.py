@@ -1,25 +1,17 @@
 """From coefficients and a basis to convolution kernels.
 
-Each function takes the basis values `[k, k, t, r]` as an argument, so that any basis can be
-used.  t is the number of rotations, r the number of basis functions; n counts input features
+Each function takes the basis values `[k, k, g, r]` as an argument, so that any basis can be
+used.  g is the group's order, r the number of basis functions; n counts input features
 and m output features.  Kernels are cross-correlation kernels, row and column first.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fconv_jax._checks import whole
-
-
-def rotation_shift(num_rotations: int) -> np.ndarray:
-    """Returns the index table `[t_in, t_out]` with entry (a, o) = (a - o) mod t.
-
-    A group filter turned by o sees the input rotations shifted cyclically by o.
-    """
-    num_rotations = whole("num_rotations", num_rotations)
-    rotations = np.arange(num_rotations)
-    return (rotations[:, None] - rotations) % num_rotations
+from fconv_jax.group import Group, as_group
 
 
 @jax.jit
@@ -28,36 +20,45 @@ def lifting_filter(coefficients: jax.Array, basis: jax.Array) -> jax.Array:
 
     Args:
       coefficients: c `[in, out, r]`.
-      basis: `[k, k, t, r]`.
+      basis: `[k, k, g, r]`.
 
     Returns:
-      `[k, k, in, t, out]`.
+      `[k, k, in, g, out]`.
     """
     _check_rank(coefficients, basis, 3)
     return jnp.einsum("ijor,nmr->ijnom", basis, coefficients)
 
 
-@jax.jit
-def group_filter(coefficients: jax.Array, basis: jax.Array) -> jax.Array:
-    """Filters from fields to fields: F[i, j, a, n, o, m] = sum_r basis[i, j, o, r] c[(a-o) mod t, n, m, r].
+def group_filter(coefficients: jax.Array, basis: jax.Array, group: Group | int | None = None) -> jax.Array:
+    """Filters from fields to fields: F[i, j, a, n, o, m] = sum_r basis[i, j, o, r] c[o^-1 a, n, m, r].
 
     Args:
-      coefficients: c `[t, in, out, r]`, one set for each relative rotation.
-      basis: `[k, k, t, r]`.
+      coefficients: c `[g, in, out, r]`, one set for each relative element.
+      basis: `[k, k, g, r]`.
+      group: of the basis; `None` means g rotations, where o^-1 a is (a - o) mod g.
 
     Returns:
-      `[k, k, t_in, in, t_out, out]`.
+      `[k, k, g_in, in, g_out, out]`.
+
+    Raises:
+      ValueError: a group of another order, or arrays that do not fit.
     """
     _check_rank(coefficients, basis, 4)
-    if coefficients.shape[0] != basis.shape[2]:
+    group = as_group(basis.shape[2] if group is None else group)
+    if not coefficients.shape[0] == basis.shape[2] == group.order:
         raise ValueError(
-            f"coefficients have {coefficients.shape[0]} rotations on their first axis, the basis has {basis.shape[2]}"
+            f"coefficients have {coefficients.shape[0]} elements on their first axis, the basis has {basis.shape[2]}, "
+            f"the group {group} {group.order}"
         )
+    return _group_filter(coefficients, basis, group=group)
+
+
+@functools.partial(jax.jit, static_argnames="group")
+def _group_filter(coefficients, basis, *, group):
     # A product with zeros and ones: exact, and it compiles and differentiates quicker than an indexed array.
-    rotations = np.arange(basis.shape[2])
-    chosen = (rotation_shift(basis.shape[2])[..., None] == rotations).astype(coefficients.dtype)
-    shifted = jnp.einsum("aos,snmr->aonmr", chosen, coefficients, precision=jax.lax.Precision.HIGHEST)
-    return jnp.einsum("ijor,aonmr->ijanom", basis, shifted)
+    chosen = (group.relative[..., None] == np.arange(group.order)).astype(coefficients.dtype)
+    moved = jnp.einsum("aos,snmr->aonmr", chosen, coefficients, precision=jax.lax.Precision.HIGHEST)
+    return jnp.einsum("ijor,aonmr->ijanom", basis, moved)
 
 
 @jax.jit
@@ -66,28 +67,13 @@ def projecting_filter(coefficients: jax.Array, basis: jax.Array) -> jax.Array:
 
     Args:
       coefficients: c `[in, out, r]`.
-      basis: `[k, k, t, r]`.
+      basis: `[k, k, g, r]`.
 
     Returns:
-      `[k, k, t_in, in, out]`.
+      `[k, k, g_in, in, out]`.
     """
     _check_rank(coefficients, basis, 3)
     return jnp.einsum("ijor,nmr->ijonm", basis, coefficients)
-
-
-@jax.jit
-def pointwise_filter(coefficients: jax.Array) -> jax.Array:
-    """1 x 1 filters from fields to fields: F[a, n, o, m] = c[(a - o) mod t, n, m].
-
-    Args:
-      coefficients: c `[t, in, out]`.
-
-    Returns:
-      `[t_in, in, t_out, out]`.
-    """
-    if coefficients.ndim != 3:
-        raise ValueError(f"coefficients of shape {coefficients.shape} must have three axes [t, in, out]")
-    return coefficients[rotation_shift(coefficients.shape[0])].transpose(0, 2, 1, 3)
 
 
 def _check_rank(coefficients, basis, num_axes):

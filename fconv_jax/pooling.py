@@ -1,7 +1,7 @@
-"""Pooling over space and over rotations.
+"""Pooling over space and over the group.
 
-Images are `[batch, height, width, channel]`, fields `[batch, height, width, t, channel]`: spatial
-pools work on both, pools over rotations turn a field into an image.
+Images are `[batch, height, width, channel]`, fields `[batch, height, width, g, channel]`: spatial
+pools work on both, pools over the group make an image of a field.
 
 The law of a spatial pool: windows of k pixels, s apart, on n pixels padded by w on both sides
 are mirror-symmetric, and quarter turns exact, where s divides n + 2 w - k.  The symmetric pools
@@ -136,14 +136,13 @@ def corner_blur_pool(x: jax.Array, window: int, *, strides: int | None = None, p
 
 
 @observed
-def max_over_rotations(x: jax.Array) -> jax.Array:
-    """Maximum over a field's rotations: y[b, i, j, c] = max_o x[b, i, j, o, c].
+def max_over_group(x: jax.Array) -> jax.Array:
+    """Maximum over a field's group axis: y[b, i, j, c] = max_e x[b, i, j, e, c].
 
-    Law: turning the field (pixels, and rotations shifted) turns the output image: for the
-    rotations the maximum is invariant.
+    Law: pool(e f) = e pool(f) exactly, where e moves the field's pixels and its group axis, and the image's pixels.
 
     Args:
-      x: `[batch, height, width, t, channel]`.
+      x: `[batch, height, width, g, channel]`.
 
     Returns:
       `[batch, height, width, channel]`.
@@ -155,13 +154,13 @@ def max_over_rotations(x: jax.Array) -> jax.Array:
 
 
 @observed
-def mean_over_rotations(x: jax.Array) -> jax.Array:
-    """Mean over a field's rotations: y[b, i, j, c] = sum_o x[b, i, j, o, c] / t.  Otherwise as `max_over_rotations`."""
+def mean_over_group(x: jax.Array) -> jax.Array:
+    """Mean over a field's group axis: y[b, i, j, c] = sum_e x[b, i, j, e, c] / g.  Otherwise as `max_over_group`."""
     return jnp.mean(_checked_field(x), axis=-2)
 
 
 def disk_mask(size: int, margin: float = 2.0) -> np.ndarray:
-    """A soft disk that fades the corners, which leave the image when it is turned.
+    """A soft disk that fades the corners, which leave the image when it is rotated.
 
         mask[i, j] = min(1, exp((T - (i - c)^2 - (j - c)^2) / 4)),   c = (size - 1) / 2,   T = (c - margin c / 100)^2.
 
@@ -279,7 +278,7 @@ def _blur_padding(window, padding):
 
 def _checked_field(x):
     if real_pixels(x).ndim != 5:
-        raise ValueError(f"input of shape {x.shape} must be a field [batch, height, width, t, channel]")
+        raise ValueError(f"input of shape {x.shape} must be a field [batch, height, width, group, channel]")
     return x
 
 

@@ -8,7 +8,7 @@ from flax import nnx
 from fconv_jax import pooling
 from fconv_jax.calls import FLAX_POOLS, Call
 from fconv_jax.convolve import padding_width
-from fconv_jax.layers import PointwiseFConv, _FConv
+from fconv_jax.layers import _FConv
 
 OTHER = "it does not commute with quarter turns"
 
@@ -19,9 +19,9 @@ def reason(call: Call) -> str:
     name = getattr(getattr(stage, "func", stage), "__name__", "")
     if not bool(jnp.isfinite(call.y).all()):
         return "its output is not finite"
-    if isinstance(stage, (_FConv, PointwiseFConv)):
-        if stage.num_rotations % 4:
-            return f"a quarter turn is none of its {stage.num_rotations} rotations"
+    if isinstance(stage, _FConv):
+        if not stage.group.keeps_grid:
+            return f"a rotation by 90 degrees is not among its {stage.group.num_rotations} rotations"
         if call.x.ndim > 3 and _room(call.x.shape[1], stage) % stage.strides:
             return (
                 f"its stride of {stage.strides} does not fit the size: "
@@ -41,9 +41,7 @@ def reason(call: Call) -> str:
 
 def _room(size, layer):
     """How far a layer's kernel can move."""
-    if isinstance(layer, PointwiseFConv):
-        return size - 1
-    return size + 2 * padding_width(layer.padding, layer.kernel_size) - layer.kernel_size
+    return size + 2 * padding_width(layer.padding, layer._reach()) - layer._reach()
 
 
 def between(call: Call) -> str:

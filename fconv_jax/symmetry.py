@@ -1,6 +1,6 @@
 """How well a function keeps turns, and where a network loses them.
 
-R turns images and fields as `fconv_jax.turns` says.  A function f is equivariant if f(R x) = R f(x),
+R turns images and fields as `fconv_jax.transforms` says.  A function f is equivariant if f(R x) = R f(x),
 invariant if f(R x) = f(x).
 """
 
@@ -13,7 +13,7 @@ from fconv_jax._checks import finite
 from fconv_jax._precision import relative_error, widened
 from fconv_jax._precision import tolerance as tolerance_of
 from fconv_jax.auditing import TOLERANCE, Audit, StageReport, audit
-from fconv_jax.turns import inside_disk, rotate_features, rotate_image, turn
+from fconv_jax.transforms import inside_disk, rotate
 
 __all__ = [
     "TOLERANCE",
@@ -22,8 +22,6 @@ __all__ = [
     "assert_equivariant",
     "audit",
     "equivariance_error",
-    "rotate_features",
-    "rotate_image",
 ]
 
 
@@ -55,7 +53,7 @@ def equivariance_error(
     >>> x = jnp.arange(49.0).reshape(1, 7, 7, 1)
     >>> float(fconv_jax.equivariance_error(fconv_jax.spatial_max_pool, x))
     0.0
-    >>> float(fconv_jax.equivariance_error(fconv_jax.corner_max_pool, x)) > 0.01
+    >>> float(fconv_jax.equivariance_error(fconv_jax.torch_reference.corner_max_pool, x)) > 0.01
     True
     """
     return _error_and_type(function, x, angle, margin)[0]
@@ -88,8 +86,8 @@ def _error_and_type(function, x, angle, margin):
     """The error, and the types of input and output.  Outputs are compared, and rotated, in float32 at least."""
     angle, x = finite("angle", angle, "number of degrees"), inside_disk(jnp.asarray(x), margin)
     y = jnp.asarray(function(x))
-    expected = inside_disk(turn(widened(y), angle), margin)
-    actual = inside_disk(widened(function(turn(x, angle))), margin)
+    expected = inside_disk(rotate(widened(y), angle), margin)
+    actual = inside_disk(widened(function(rotate(x, angle))), margin)
     if actual.shape != expected.shape:
         raise ValueError(f"the function's output is {actual.shape} for the turned input, {expected.shape} when turned")
     return relative_error(actual, expected), (x.dtype, y.dtype)

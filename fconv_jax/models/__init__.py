@@ -23,14 +23,18 @@ MODELS = {
 }
 
 
-def create(name: str, *, num_classes: int = 10, init: str = "report", rngs: nnx.Rngs) -> nnx.Module:
+def create(
+    name: str, *, num_classes: int = 10, in_features: int = 1, init: str = "report", rngs: nnx.Rngs, **options
+) -> nnx.Module:
     """Returns the network `name` of `MODELS` with fresh parameters.
 
     Args:
       name: see `MODELS`.
       num_classes: size of the logits, at least 1.
+      in_features: channels of the images, at least 1.
       init: `"report"` (as published) or `"he"` (variance-preserving).
       rngs: its `params` stream draws the parameters.
+      **options: of the network itself, such as `group`.
 
     Raises:
       ValueError: an unknown name or init, or no classes.
@@ -45,4 +49,5 @@ def create(name: str, *, num_classes: int = 10, init: str = "report", rngs: nnx.
         raise ValueError(f"model (={name!r}) must be one of {', '.join(MODELS)}")
     if init not in ("report", "he"):
         raise ValueError(f"init (={init!r}) must be 'report' or 'he'")
-    return MODELS[name](num_classes=whole("num_classes", num_classes), init=init, rngs=rngs)
+    sizes = {"num_classes": whole("num_classes", num_classes), "in_features": whole("in_features", in_features)}
+    return MODELS[name](**sizes, init=init, rngs=rngs, **options)

@@ -2,9 +2,10 @@
 
 from flax import nnx
 
+from fconv_jax.basis import REFERENCE
 from fconv_jax.dropout import Dropout
 from fconv_jax.layers import GroupFConv, LiftingFConv, ProjectingFConv
-from fconv_jax.models.initial import plain_conv, plain_dense
+from fconv_jax.models.initial import fconv_init, plain_conv, plain_dense
 from fconv_jax.models.stages import StagedModel, flatten
 from fconv_jax.pooling import corner_max_pool
 
@@ -20,10 +21,11 @@ class AlexNet(StagedModel):
     row and a column: quarter turns are exact up to it and not beyond.
     """
 
-    input_shape = (28, 28, 1)
-
-    def __init__(self, *, num_classes: int = 10, fconv: bool = False, init: str = "report", rngs: nnx.Rngs):
-        convs = _fconvs(init, rngs) if fconv else _plain_convs(init, rngs)
+    def __init__(
+        self, *, num_classes: int = 10, in_features: int = 1, fconv: bool = False, init: str = "report", rngs: nnx.Rngs
+    ):
+        self.input_shape = (28, 28, in_features)
+        convs = (_fconvs if fconv else _plain_convs)(in_features, init, rngs)
         self.conv1, self.conv2, self.conv3, self.conv4, self.conv5 = convs
         dense_init = "alexnet" if init == "report" and not fconv else init
         self._add_dense(3 * 3 * _WIDTHS[-1], _DENSE, num_classes, dense_init, rngs)
@@ -63,15 +65,15 @@ class AlexNet(StagedModel):
         )
 
 
-def _plain_convs(init, rngs):
+def _plain_convs(in_features, init, rngs):
     init = "alexnet" if init == "report" else init
-    sizes = zip((1, *_WIDTHS), _WIDTHS, (5, 3, 3, 3, 3), strict=False)
+    sizes = zip((in_features, *_WIDTHS), _WIDTHS, (5, 3, 3, 3, 3), strict=False)
     return [plain_conv(n, m, k, padding=k // 2, init=init, rngs=rngs) for n, m, k in sizes]
 
 
-def _fconvs(init, rngs, num_rotations=8):
+def _fconvs(in_features, init, rngs, num_rotations=8):
     features = [width // num_rotations for width in _WIDTHS]
-    options = {"num_rotations": num_rotations, "padding": "SAME", "init": init, "rngs": rngs}
-    lifting = LiftingFConv(1, features[0], 5, **options)
+    options = {"group": num_rotations, "basis": REFERENCE, **fconv_init(init), "rngs": rngs}
+    lifting = LiftingFConv(in_features, features[0], 5, **options)
     groups = [GroupFConv(features[i], features[i + 1], 3, **options) for i in range(3)]
     return [lifting, *groups, ProjectingFConv(features[3], _WIDTHS[4], 3, **options)]

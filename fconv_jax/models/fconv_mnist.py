@@ -4,33 +4,33 @@ import functools
 
 from flax import nnx
 
+from fconv_jax.basis import Fourier
 from fconv_jax.dropout import Dropout, FieldDropout
 from fconv_jax.layers import GroupFConv, LiftingFConv
-from fconv_jax.models.initial import plain_dense
+from fconv_jax.models.initial import fconv_init, plain_dense
 from fconv_jax.models.stages import StagedModel, flatten
-from fconv_jax.pooling import blur_pool, corner_max_pool, max_over_rotations
+from fconv_jax.pooling import blur_pool, corner_max_pool, max_over_group
 
+_basis = functools.partial(Fourier, mask="gaussian")
 _padded_pool = functools.partial(corner_max_pool, window=2, padding=1)
 _gaussian_pool = functools.partial(blur_pool, window=5, strides=1, padding=0)
 
 
 class FConvMnist(StagedModel):
-    """F-Conv layers with batch norm, a Gaussian pool, a maximum over rotations and a small dense head.
+    """F-Conv layers with batch norm, a Gaussian pool, a maximum over the group and a small dense head.
 
     Sizes: 28 -> 24 (k = 7, padding 1) -> 24 -> pool 13 -> 13 -> 13 -> pool 7 -> ... -> 5 -> pool 1.
     The first layer has 5 frequencies, the others (k = 5) have 4; none has a bias.  The second
     pool, 13 -> 7 with padding 1, is lopsided as published: quarter turns are exact up to it and,
-    in spite of the maximum over rotations, not beyond.
+    in spite of the maximum over the group, not beyond.
 
     Args:
       widths: features of each layer.
       num_rotations: t.
       field_dropout: rate, after every layer but the first; 0 for none.
       dropout: rate in the head.
-      init: `"report"` as published (the layers' `"paper"`), or `"he"`.
+      init: `"report"` as published (the layers' `initializers.xie()`), or `"he"`.
     """
-
-    input_shape = (28, 28, 1)
 
     def __init__(
         self,
@@ -40,18 +40,19 @@ class FConvMnist(StagedModel):
         field_dropout: float,
         dropout: float,
         num_classes: int = 10,
+        in_features: int = 1,
         init: str = "report",
         rngs: nnx.Rngs,
     ):
-        self.num_layers = len(widths)
-        options = {"use_bias": False, "mask": "gaussian", "init": "paper" if init == "report" else init, "rngs": rngs}
+        self.num_layers, self.input_shape = len(widths), (28, 28, in_features)
+        options = {"use_bias": False, **fconv_init(init, "xie"), "rngs": rngs}
         for number, width in enumerate(widths, start=1):
             if number == 1:
-                conv = LiftingFConv(1, width, 7, num_rotations, num_frequencies=5, padding=1, **options)
+                conv = LiftingFConv(in_features, width, 7, num_rotations, padding=1, basis=_basis(5), **options)
             else:
                 padding = 1 if number == len(widths) else 2
                 sizes = (widths[number - 2], width, 5, num_rotations)
-                conv = GroupFConv(*sizes, num_frequencies=4, padding=padding, **options)
+                conv = GroupFConv(*sizes, padding=padding, basis=_basis(4), **options)
             setattr(self, f"conv{number}", conv)
             setattr(self, f"norm{number}", nnx.BatchNorm(width, momentum=0.9, rngs=rngs))
         self.field_dropout = FieldDropout(field_dropout)
@@ -74,7 +75,7 @@ class FConvMnist(StagedModel):
         return (
             *stages,
             ("pool3", _gaussian_pool),
-            ("max_over_rotations", max_over_rotations),
+            ("max_over_group", max_over_group),
             ("flatten", flatten),
             ("dense1", self.dense1),
             ("norm", self.norm),

@@ -6,8 +6,27 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fconv_jax import initializers
 from fconv_jax.convolve import conv_general_dilated
 from fconv_jax.draws import draw
+
+
+def fconv_init(init: str, report: str = "torch_reference") -> dict[str, initializers.Initializer]:
+    """Returns the initialisers of an F-Conv layer: `"report"` gives the one named, `"he"` he, biases 0.
+
+    The reference draws its biases like its coefficients, the paper has none.
+
+    Raises:
+      ValueError: another `init`.
+    """
+    if init not in ("report", "he"):
+        raise ValueError(f"init (={init!r}) must be 'report' or 'he'")
+    name = report if init == "report" else "he"
+    function = getattr(initializers, name)()
+    return {
+        "coefficient_init": function,
+        "bias_init": function if name == "torch_reference" else nnx.initializers.zeros,
+    }
 
 
 def plain_conv(

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fconv_jax._checks import finite, whole
+from fconv_jax.basis import Fourier
 from fconv_jax.dropout import Dropout
 from fconv_jax.layers import GroupFConv, LiftingFConv
-from fconv_jax.models.initial import plain_dense
+from fconv_jax.models.initial import fconv_init, plain_dense
 from fconv_jax.models.stages import StagedModel, mean_over_space, means_over_space
-from fconv_jax.pooling import blur_pool, max_over_rotations, spatial_mean_pool
-from fconv_jax.turns import inside_disk, rotate_image
+from fconv_jax.pooling import blur_pool, max_over_group, spatial_mean_pool
+from fconv_jax.transforms import inside_disk, rotate_image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +28,12 @@ class Layer:
 
 
 class InvariantFConv(StagedModel):
-    """F-Conv layers, then a maximum over rotations, a mean over space and two dense layers.
+    """F-Conv layers, then a maximum over the group, a mean over space and two dense layers.
 
-    Law: quarter turns of the picture leave the logits as they are, to rounding, whatever the parameters (4 must
+    Law: quarter turns of the image leave the logits as they are, to rounding, whatever the parameters (4 must
     divide `num_rotations`).  Other angles nearly do: the filters have few frequencies and fade inside their
     kernels, the pools blur, and after each layer a soft disk fades the features' corners, since the square frame,
-    where padding begins, does not turn with the picture (docs/equivariance.md).
+    where padding begins, does not rotate with the image (docs/equivariance.md).
 
     Args:
       layers: see `Layer`; padding `"SAME"`, batch norm and ReLU in each.
@@ -42,21 +43,19 @@ class InvariantFConv(StagedModel):
       blur: window of the Gaussian pools (`blur_pool`); `None` for the mean of 2 x 2 pixels.
       power: p of the power mean over space that the dense layer sees beside the mean, see `means_over_space`;
         `None` for the mean alone.
-      power_blur: window of the blur (`blur_pool`, stride 1) between the maximum over rotations and the means: without
+      power_blur: window of the blur (`blur_pool`, stride 1) between the maximum over the group and the means: without
         it, the power mean depends on where a feature's strongest point falls between the pixels.  `None`: no blur.
-      input_turns: angles in degrees by which the picture is also turned (cubic spline) before the first layer;
+      input_turns: angles in degrees by which the image is also rotated (cubic spline) before the first layer;
         the pooled features are averaged over them.  (0.0,) leaves that out.
       hidden: units of the first dense layer.
       dropout: rate in front of it.
       num_classes: units of the second.
-      init: `"report"` (the layers' `"paper"`: functions that the pixel grid cannot turn start small) or `"he"`.
+      init: `"report"` (the layers' `initializers.xie()`: functions that the pixel grid cannot rotate start small) or `"he"`.
 
     Raises:
       ValueError: no layers, a power below 1, a rate outside 0..1 (1 excluded), no angle or one that is not finite, or
         what a layer, pool or disk refuses.
     """
-
-    input_shape = (28, 28, 1)
 
     def __init__(
         self,
@@ -72,6 +71,7 @@ class InvariantFConv(StagedModel):
         hidden: int,
         dropout: float = 0.0,
         num_classes: int = 10,
+        in_features: int = 1,
         init: str = "report",
         rngs: nnx.Rngs,
     ):
@@ -79,7 +79,7 @@ class InvariantFConv(StagedModel):
         hidden, num_classes = int(hidden), whole("num_classes", num_classes)
         self.layers, self.input_turns, self.margin, self.blur = layers, tuple(map(float, input_turns)), margin, blur
         self.power, self.power_blur = power, power_blur
-        before = 1
+        self.input_shape, before = (28, 28, in_features), in_features
         for number, layer in enumerate(layers, start=1):
             kind = LiftingFConv if number == 1 else GroupFConv
             conv = kind(
@@ -87,11 +87,9 @@ class InvariantFConv(StagedModel):
                 layer.features,
                 layer.kernel_size,
                 num_rotations,
-                num_frequencies=layer.num_frequencies,
-                padding="SAME",
                 use_bias=False,
-                mask=mask,
-                init="paper" if init == "report" else init,
+                basis=Fourier("all" if layer.num_frequencies is None else layer.num_frequencies, mask=mask),
+                **fconv_init(init, "xie"),
                 rngs=rngs,
             )
             setattr(self, f"conv{number}", conv)
@@ -115,7 +113,7 @@ class InvariantFConv(StagedModel):
             if layer.pool:
                 pool = spatial_mean_pool if self.blur is None else functools.partial(blur_pool, window=self.blur)
                 stages.append((f"pool{number}", pool))
-        stages.append(("max_over_rotations", max_over_rotations))
+        stages.append(("max_over_group", max_over_group))
         if self.power_blur is not None:
             blur = functools.partial(blur_pool, window=self.power_blur, strides=1)
             stages.append(("blur", blur))

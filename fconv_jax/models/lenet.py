@@ -2,8 +2,9 @@
 
 from flax import nnx
 
+from fconv_jax.basis import REFERENCE
 from fconv_jax.layers import LiftingFConv
-from fconv_jax.models.initial import plain_conv, plain_dense
+from fconv_jax.models.initial import fconv_init, plain_conv, plain_dense
 from fconv_jax.models.stages import StagedModel, flatten
 from fconv_jax.pooling import corner_max_pool
 
@@ -15,13 +16,15 @@ class LeNet(StagedModel):
     channels: 16/8 = 2 features at 8 rotations (Keeps: nothing; the flatten breaks equivariance.)
     """
 
-    input_shape = (28, 28, 1)
-
-    def __init__(self, *, num_classes: int = 10, fconv: bool = False, init: str = "report", rngs: nnx.Rngs):
+    def __init__(
+        self, *, num_classes: int = 10, in_features: int = 1, fconv: bool = False, init: str = "report", rngs: nnx.Rngs
+    ):
+        self.input_shape = (28, 28, in_features)
         if fconv:
-            self.conv = LiftingFConv(1, 2, 5, num_rotations=8, init=init, rngs=rngs)
+            options = {"padding": "VALID", "basis": REFERENCE, **fconv_init(init)}
+            self.conv = LiftingFConv(in_features, 2, 5, 8, **options, rngs=rngs)
         else:
-            self.conv = plain_conv(1, 16, 5, init=init, rngs=rngs)
+            self.conv = plain_conv(in_features, 16, 5, init=init, rngs=rngs)
         self.dense1 = plain_dense(12 * 12 * 16, 120, init=init, rngs=rngs)
         self.dense2 = plain_dense(120, num_classes, init=init, rngs=rngs)
 
@@ -42,10 +45,9 @@ class LeNet(StagedModel):
 class ClassicLeNet(StagedModel):
     """The report's figure 1, left: two convolutions and three dense layers, over 99 % on MNIST."""
 
-    input_shape = (28, 28, 1)
-
-    def __init__(self, *, num_classes: int = 10, init: str = "report", rngs: nnx.Rngs):
-        self.conv1 = plain_conv(1, 16, 5, init=init, rngs=rngs)
+    def __init__(self, *, num_classes: int = 10, in_features: int = 1, init: str = "report", rngs: nnx.Rngs):
+        self.input_shape = (28, 28, in_features)
+        self.conv1 = plain_conv(in_features, 16, 5, init=init, rngs=rngs)
         self.conv2 = plain_conv(16, 32, 5, init=init, rngs=rngs)
         self.dense1 = plain_dense(4 * 4 * 32, 120, init=init, rngs=rngs)
         self.dense2 = plain_dense(120, 84, init=init, rngs=rngs)

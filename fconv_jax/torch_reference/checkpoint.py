@@ -10,7 +10,7 @@ _UNPACKED_BYTES, _UNPACKED_TIMES = 2**26, 20
 """What a file may unpack to: so many bytes, or so many times its own size.  Weights hardly get smaller when packed."""
 
 
-def read_reference_checkpoint(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+def read_checkpoint(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """Reads a state dict that PyTorch saved (`.pt`, `.pth`), or the same arrays in an `.npz`.
 
     Code inside a file is never executed: `.npz` is read with `allow_pickle=False`, `.pt` with
@@ -19,7 +19,7 @@ def read_reference_checkpoint(path: str | pathlib.Path) -> dict[str, np.ndarray]
     prefix `module.` of `DataParallel` is taken off.
 
     Returns:
-      names to arrays, for `load_reference_weights`.
+      names to arrays, for `load_weights`.
 
     Raises:
       ValueError: whatever keeps the file from being read, with the path.

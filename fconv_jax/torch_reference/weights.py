@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fconv_jax.layers import GroupFConv, LiftingFConv, LiftingPointwiseFConv, PointwiseFConv, ProjectingFConv
+from fconv_jax.layers import GroupFConv, LiftingFConv, ProjectingFConv
 
 # Relative distance that a stored function may have from our span: about 1e-7 in float32, above 1e-2 with
 # another mask or number of frequencies.
@@ -46,7 +46,7 @@ _TELLING_ENTRIES = {
 }
 
 
-def load_reference_weights(
+def load_weights(
     model: nnx.Module,
     state: Mapping[str, np.ndarray],
     *,
@@ -75,10 +75,10 @@ def load_reference_weights(
 
     >>> import numpy as np, fconv_jax
     >>> from flax import nnx
-    >>> layer = fconv_jax.LiftingFConv(1, 2, 5, rngs=nnx.Rngs(0))
-    >>> stored = np.flip(layer.fourier_basis.values, -1)
+    >>> layer = fconv_jax.LiftingFConv(1, 2, 5, basis=fconv_jax.Fourier("all", mask="adaptive"), rngs=nnx.Rngs(0))
+    >>> stored = np.flip(layer.sampled_basis.values, -1)
     >>> state = {"conv1.weights": np.ones((2, 1, 1, 25)), "conv1.c": np.ones((1, 2, 1, 1)), "conv1.Basis": stored}
-    >>> fconv_jax.load_reference_weights(layer, state, names={"": "conv1"})
+    >>> fconv_jax.torch_reference.load_weights(layer, state, names={"": "conv1"})
     >>> bool(np.allclose(layer.coefficients[...], 1.0, atol=1e-5))
     True
     """
@@ -176,7 +176,7 @@ def _published(modules):
 
 def _flattened_shape(modules, conv, dense):
     conv, inputs = modules[conv], modules[dense].in_features
-    channels = (conv.num_rotations,) if isinstance(conv, LiftingFConv | GroupFConv) else ()
+    channels = (conv.group.order,) if isinstance(conv, LiftingFConv | GroupFConv) else ()
     channels = (*channels, conv.out_features)
     side = math.isqrt(inputs // math.prod(channels))
     return (side, side, *channels)
@@ -194,13 +194,19 @@ def _convert(module, prefix, flattened, reader):
 
 
 def _convert_fconv(layer, prefix, _, reader):
-    ours, shape = layer.fourier_basis, layer.coefficients[...].shape
-    expand = layer.num_rotations if isinstance(layer, GroupFConv) else 1
+    ours, shape = layer.sampled_basis, layer.coefficients[...].shape
+    expand = layer.group.order if isinstance(layer, GroupFConv) else 1
+    if layer.group.reflections or layer.feature_group_count > 1:
+        reader.problems.append(f"{prefix}*: the reference has neither reflections nor feature groups")
+        return []
     hint = " for this layer's kernel size, rotations, frequencies and mask"
     num_problems = len(reader.problems)
-    theirs = reader.take(f"{prefix}Basis", ours.values.shape, hint=hint)
-    change = np.zeros((ours.rank, ours.rank))
-    if len(reader.problems) == num_problems:
+    if layer.kernel_size == 1:  # the reference's 1 x 1 layers store no basis
+        change = np.ones((1, 1))
+    else:
+        theirs = reader.take(f"{prefix}Basis", ours.values.shape, hint=hint)
+        change = np.zeros((ours.rank, ours.rank))
+    if layer.kernel_size > 1 and len(reader.problems) == num_problems:
         change = _change_of_basis(theirs, ours.values, f"{prefix}Basis", reader)
     weights = reader.take(
         f"{prefix}weights", (layer.out_features, layer.in_features, expand, ours.rank), layer.coefficients[...].dtype
@@ -231,14 +237,6 @@ def _change_of_basis(theirs, ours, name, reader):
     elif np.linalg.svd(inside / lengths, compute_uv=False)[-1] < _SMALLEST_INDEPENDENCE:
         reader.problems.append(f"{name} spans fewer filters than this layer's basis: its functions are dependent")
     return np.linalg.solve(r, inside)
-
-
-def _convert_pointwise(layer, prefix, _, reader):
-    expand = 1 if isinstance(layer, LiftingPointwiseFConv) else layer.num_rotations
-    coefficients = layer.coefficients[...]
-    weights = reader.take(f"{prefix}weights", (layer.out_features, layer.in_features, expand, 1), coefficients.dtype)
-    new = weights[..., 0].transpose(2, 1, 0).reshape(coefficients.shape)
-    return [(layer.coefficients, new), *_convert_feature_bias(layer, prefix, reader)]
 
 
 def _convert_feature_bias(layer, prefix, reader):
@@ -292,7 +290,6 @@ def _convert_batch_norm(layer, prefix, _, reader):
 
 _CONVERTERS = {
     LiftingFConv | GroupFConv | ProjectingFConv: _convert_fconv,
-    PointwiseFConv: _convert_pointwise,
     nnx.Conv: _convert_conv,
     nnx.Linear: _convert_dense,
     nnx.BatchNorm: _convert_batch_norm,
