@@ -41,6 +41,7 @@ def rotate_image(images: jax.Array, angle: float) -> jax.Array:
     >>> fconv_jax.rotate_image(jnp.arange(4.0).reshape(1, 2, 2, 1), 90)[0, :, :, 0].tolist()
     [[1.0, 3.0], [0.0, 2.0]]
     """
+    images = jnp.asarray(images)
     if images.ndim != 4:
         raise ValueError(f"images of shape {images.shape} must be [batch, height, width, channel]")
     return _rotate_pixels(images, finite("angle", angle, "number of degrees"))
@@ -63,6 +64,7 @@ def rotate_features(field: jax.Array, angle: float) -> jax.Array:
     >>> fconv_jax.rotate_features(jnp.arange(4.0).reshape(1, 4, 1), 90)[0, :, 0].tolist()
     [3.0, 0.0, 1.0, 2.0]
     """
+    field = jnp.asarray(field)
     if field.ndim not in (3, 5):
         raise ValueError(
             f"field of shape {field.shape} must be [batch, height, width, t, channel] or [batch, t, channel]"
@@ -96,6 +98,7 @@ def inside_disk(x: jax.Array, margin: float | None) -> jax.Array:
     Raises:
       ValueError: a disk for an image that is not square.
     """
+    x = jnp.asarray(x)
     if margin is None or x.ndim < 4:
         return x
     if x.shape[1] != x.shape[2]:
