@@ -18,6 +18,7 @@ from fconv_jax.pooling import (
     spatial_max_pool,
     spatial_mean_pool,
 )
+from fconv_jax.pretrained import from_pretrained, save_pretrained
 from fconv_jax.reference_checkpoint import read_reference_checkpoint
 from fconv_jax.reference_weights import load_reference_weights
 from fconv_jax.symmetry import assert_equivariant, audit, equivariance_error, rotate_features, rotate_image
@@ -48,6 +49,7 @@ __all__ = [
     "equivariance_error",
     "expand_filters",
     "fourier_basis",
+    "from_pretrained",
     "group_filter",
     "lifting_filter",
     "load_reference_weights",
@@ -60,6 +62,7 @@ __all__ = [
     "rotate_features",
     "rotate_image",
     "rotation_shift",
+    "save_pretrained",
     "spatial_max_pool",
     "spatial_mean_pool",
 ]
