@@ -87,6 +87,16 @@ DATASETS: dict[str, Dataset] = {
     "mnist_5k": Dataset("mnist_5k", 3_500, 500, 1_000, Protocol(batch_size=256)),
 }
 
+_PIXELS = "float32 `[batch, 28, 28, 1]`, 0 to 1, bright on black"
+_MNIST = f"{_PIXELS}; the digit's longest side has 20 pixels, its centre of mass lies in the middle, as MNIST's"
+_DIGIT = {"kind": "digit", "shape": [28, 28, 1], "text": f"{_MNIST} (experiments/data/digits.py)"}
+PREPROCESSING = {
+    "mnist": _DIGIT,
+    "mnist_5k": _DIGIT,
+    "fashion_mnist": {"kind": "fashion", "shape": [28, 28, 1], "text": f"{_PIXELS}, as Fashion-MNIST's"},
+}
+"""What a data set's images are, and so what a network trained on it takes: exported networks say it."""
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -239,3 +249,6 @@ class RunConfig:
 
 
 FIELDS = {one.name: one for one in dataclasses.fields(RunConfig)}
+
+EXPORT_FORMATS = {"safetensors": "a folder that fconv_jax.from_pretrained loads"}
+"""What a trained network can be written as, and what that is."""

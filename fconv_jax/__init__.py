@@ -17,6 +17,7 @@ from fconv_jax.pooling import (
     spatial_max_pool,
     spatial_mean_pool,
 )
+from fconv_jax.pretrained import from_pretrained, save_pretrained
 from fconv_jax.resampling import upsample
 from fconv_jax.symmetry import assert_equivariant, audit, equivariance_error
 from fconv_jax.transforms import (
@@ -59,6 +60,7 @@ __all__ = [
     "expand_filters",
     "field_norm",
     "fourier_basis",
+    "from_pretrained",
     "from_vectors",
     "group_filter",
     "initializers",
@@ -74,6 +76,7 @@ __all__ = [
     "rotate_field",
     "rotate_image",
     "rotate_vectors",
+    "save_pretrained",
     "spatial_max_pool",
     "spatial_mean_pool",
     "to_vectors",

@@ -54,7 +54,8 @@ def below(size, bound) -> bool:
 
 
 def real_pixels(x: jax.Array) -> jax.Array:
-    """Returns `x`, whose numbers have an order: bools, integers or floating-point numbers."""
+    """Returns `x`, NumPy's too, as an array of jax whose numbers have an order: bools, integers or floats."""
+    x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating) or not jnp.issubdtype(x.dtype, np.generic):
         raise ValueError(f"pixels of type {x.dtype} must be real numbers")
     return x

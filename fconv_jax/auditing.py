@@ -11,6 +11,7 @@ from flax import nnx
 from fconv_jax._checks import finite, whole
 from fconv_jax._precision import norm, relative_error, tolerance, widened
 from fconv_jax.calls import inner_calls, stage_calls
+from fconv_jax.draws import draw
 from fconv_jax.reasons import between, reason
 from fconv_jax.transforms import inside_disk, rotate
 
@@ -187,7 +188,7 @@ def _own_error(call, key):
     count = 2 if not call.others else call.x.shape[0]  # the others are of the whole batch
     x = call.x
     if jnp.issubdtype(x.dtype, jnp.floating):
-        x = jax.random.normal(key, (count, *x.shape[1:]), x.dtype)
+        x = draw(jax.random.normal, key, (count, *x.shape[1:]), x.dtype)
     if _is_oblong(x) or _is_oblong(call.y):
         return math.nan
     try:

@@ -26,7 +26,9 @@ def draw(sampler, key: jax.Array, shape: tuple[int, ...], dtype, *args, scale=1.
       *args: further arguments of the sampler.
       scale: a number, or an array over the last axis.
     """
-    count, together = math.prod(shape), isinstance(key, Tracer) or not _counts(key)
+    # In a trace everything is traced, also what a known key gives: `key_data` of it tells.
+    traced = isinstance(jax.random.key_data(key), Tracer)
+    count, together = math.prod(shape), traced or not _counts(key)
     keys = jax.random.split(key, -(-count // _LONG)) if count > _LONG else None
     if not isinstance(scale, float):
         scale = np.reshape(scale, (1,) * (len(shape) - 1) + (-1,))

@@ -48,6 +48,7 @@ def corner_max_pool(x: jax.Array, window: int = 2, *, padding: int = 0) -> jax.A
     Raises:
       ValueError: an image smaller than the window, or an impossible number.
     """
+    x = real_pixels(x)
     window, padding = _checked_window(x, window, padding, _maximum)
     if padding:
         pads = [(0, 0), (padding, padding), (padding, padding)] + [(0, 0)] * (x.ndim - 3)
@@ -80,6 +81,7 @@ def spatial_max_pool(
     >>> fconv_jax.spatial_max_pool(jnp.ones((1, 7, 7, 8, 2))).shape
     (1, 3, 3, 8, 2)
     """
+    x = real_pixels(x)
     window, padding = _checked_window(x, window, padding, _maximum)
     strides = window if strides is None else whole("strides", strides)
     tiled = strides == window and padding == 0 and all(size % window == 0 for size in x.shape[1:3])
@@ -208,6 +210,7 @@ def _reduced(x, *, window, strides, padding, widen, combine):
 
 def _pool(x, window, strides, padding, widen, combine):
     """Reduces windows along rows, then columns; `widen` is `None` to drop a remainder as PyTorch does."""
+    x = real_pixels(x)
     if x.ndim not in (4, 5):
         raise ValueError(f"input of shape {x.shape} must be an image (four axes) or a field (five axes)")
     window, padding = _checked_window(x, window, padding, combine)
@@ -217,7 +220,6 @@ def _pool(x, window, strides, padding, widen, combine):
 
 
 def _checked_window(x, window, padding, combine):
-    real_pixels(x)
     window, padding = whole("window", window), whole("padding", padding, least=0)
     if combine is _maximum and 2 * padding > window:
         raise ValueError(f"padding (={padding}) must be at most half the window (={window}): a window must see a pixel")
@@ -277,7 +279,8 @@ def _blur_padding(window, padding):
 
 
 def _checked_field(x):
-    if real_pixels(x).ndim != 5:
+    x = real_pixels(x)
+    if x.ndim != 5:
         raise ValueError(f"input of shape {x.shape} must be a field [batch, height, width, group, channel]")
     return x
 

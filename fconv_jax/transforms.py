@@ -42,6 +42,7 @@ def rotate_image(images: jax.Array, angle: float) -> jax.Array:
     >>> fconv_jax.rotate_image(jnp.arange(4.0).reshape(1, 2, 2, 1), 90)[0, :, :, 0].tolist()
     [[1.0, 3.0], [0.0, 2.0]]
     """
+    images = jnp.asarray(images)
     if images.ndim != 4:
         raise ValueError(f"images of shape {images.shape} must be [batch, height, width, channel]")
     return _rotate_pixels(images, finite("angle", angle, "number of degrees"))
@@ -67,6 +68,7 @@ def rotate_field(field: jax.Array, angle: float, group: Group | int | None = Non
     >>> fconv_jax.rotate_field(jnp.arange(4.0).reshape(1, 4, 1), 90)[0, :, 0].tolist()
     [3.0, 0.0, 1.0, 2.0]
     """
+    field = jnp.asarray(field)
     group = _group_of(field, group)
     angle, t = finite("angle", angle, "number of degrees"), group.num_rotations
     steps = angle * t / 360.0
@@ -99,7 +101,7 @@ def rotate_vectors(vectors: jax.Array, angle: float) -> jax.Array:
     >>> fconv_jax.rotate_vectors(right, 90).ravel().tolist()  # up
     [-1.0, 0.0]
     """
-    vectors, angle = _checked_vectors(vectors), finite("angle", angle, "number of degrees")
+    vectors, angle = _checked_vectors(jnp.asarray(vectors)), finite("angle", angle, "number of degrees")
     sine, cosine = (round(float(x), 15) for x in (math.sin(math.radians(angle)), math.cos(math.radians(angle))))
     y = _each_channel(widened(vectors), functools.partial(_rotate_pixels, angle=angle))
     rows, columns = y[..., 0, :], y[..., 1, :]
@@ -128,6 +130,7 @@ def mirror_field(field: jax.Array, group: Group | int) -> jax.Array:
     >>> fconv_jax.mirror_field(jnp.arange(8.0).reshape(1, 8, 1), group)[0, :, 0].tolist()
     [4.0, 7.0, 6.0, 5.0, 0.0, 3.0, 2.0, 1.0]
     """
+    field = jnp.asarray(field)
     group = _group_of(field, group)
     if not group.reflections:
         raise ValueError(f"group (={group}) must have reflections: a field of rotations alone has no mirror image")
@@ -137,7 +140,8 @@ def mirror_field(field: jax.Array, group: Group | int) -> jax.Array:
 
 def mirror_vectors(vectors: jax.Array) -> jax.Array:
     """Mirrors vectors `[batch, height, width, 2, channel]`: columns reversed, and the component along them negated."""
-    y = jnp.flip(widened(_checked_vectors(vectors)), axis=2)
+    vectors = _checked_vectors(jnp.asarray(vectors))
+    y = jnp.flip(widened(vectors), axis=2)
     return narrowed(y * jnp.array([[1], [-1]], y.dtype), vectors.dtype)
 
 
@@ -177,6 +181,7 @@ def inside_disk(x: jax.Array, margin: float | None) -> jax.Array:
     Raises:
       ValueError: a disk for an image that is not square.
     """
+    x = jnp.asarray(x)
     if margin is None or x.ndim < 4:
         return x
     if x.shape[1] != x.shape[2]:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fconv_jax._precision import narrowed, widened
 from fconv_jax.dropout import Dropout, image_keys
 
 
@@ -28,10 +29,11 @@ def means_over_space(x: jax.Array, power: float) -> jax.Array:
     The power mean tells how strong a feature is where it is strongest, as a maximum would, but depends less on
     how the pixels fall.  The mean of a stroke tells how much of it there is.
     """
+    kind, x = x.dtype, widened(x)  # in half precision 1e-6 and 1e-12 are zero
     # Divided by the maximum, which cancels, no power overflows; 1e-12 keeps the root's gradient finite at zero.
     most = jax.lax.stop_gradient(x.max(axis=(1, 2), keepdims=True)) + 1e-6
     root = (jnp.mean((x / most) ** power, axis=(1, 2)) + 1e-12) ** (1 / power)
-    return jnp.concatenate([x.mean(axis=(1, 2)), most[:, 0, 0] * root], axis=-1)
+    return narrowed(jnp.concatenate([x.mean(axis=(1, 2)), most[:, 0, 0] * root], axis=-1), kind)
 
 
 class StagedModel(nnx.Module):

@@ -1,28 +1,11 @@
-"""Fixtures of all tests of the programs: compiled programs are shared, and one finished run."""
+"""Fixtures of all tests of the programs: one finished run."""
 
 import gc
 
-import jax
 import pytest
 
 from experiments import data
 from tests.experiments import helpers
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Programs that several tests compile are compiled once."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture
@@ -39,7 +22,7 @@ def synthetic(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, compiled_once):
+def finished(tmp_path_factory):
     """The folder of a finished run on the synthetic data; read it, or copy it."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from experiments import audit, convert, data, evaluate
+from experiments import audit, convert, data, evaluate, export
 from experiments.reporting import evaluation
 from experiments.runs.best import Evaluator
 from fconv_jax import fourier_basis, lifting_filter
@@ -39,6 +39,9 @@ def test_converted_network_keeps_its_filters_and_is_evaluated(checkpoint, tmp_pa
     evaluation = json.loads((output / "evaluation.json").read_text())
     assert len(evaluation["test_accuracy"]) == 1
     assert evaluation["model"] == "lenet_fconv"
+    exported = tmp_path / "exported"
+    assert export.main([str(output), "--format", "safetensors", "--output", str(exported)]) == 0
+    assert "trained elsewhere" in (exported / "README.md").read_text()
 
     arrays = Evaluator(output).arrays
     state = np.load(checkpoint)

@@ -1,4 +1,4 @@
-"""The trained networks in checkpoints/: they are what their card and results.json say, and invariant after training."""
+"""The trained networks in checkpoints/ and, one seed of each, in the package: what their cards say, and invariant."""
 
 import csv
 import json
@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import data
-from experiments.runs.best import Evaluator, rotated
+import fconv_jax
+from experiments import data, export
+from experiments.runs.best import rotated
+from tests.experiments import helpers
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "checkpoints").glob("setting*_lenet_fconv_invariant_mnist_5k"))
@@ -22,7 +24,6 @@ PARAMETERS = [
 EXACT = 1e-5  # of the largest logit: the order of float32 sums
 # Another machine's sums may move a digit or two of 1,000 over the border between two classes.
 TWO_DIGITS = 0.002
-ROW = 0  # of the seeds: one is tested
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,8 @@ def digits(folder_of_data, setting):
 
 
 def compiled(folder):
-    """One seed's logits of uint8 images; parameters are arguments, since as constants they would be folded, slowly."""
-    graph, state = nnx.split(Evaluator(folder).model(ROW))
+    """The packaged seed's logits of uint8 images; parameters are arguments: constants would be folded, slowly."""
+    graph, state = nnx.split(fconv_jax.from_pretrained(folder.name))
     run = jax.jit(lambda state, images: nnx.merge(graph, state)(images.astype(jnp.float32) / 255))
     return lambda images: run(state, images)
 
@@ -58,15 +59,28 @@ def test_a_shipped_network_repeats_its_figures(folder, folder_of_data):
     logits = compiled(folder)
     results = json.loads((folder / "results.json").read_text())
     assert f"setting{results['setting']}" == folder.name[:8]
+    source = fconv_jax.pretrained.read_config(folder.name)["source"]
+    row = results["seeds"].index(source["seed"])
+    assert results["validation_accuracy"][row] == max(results["validation_accuracy"])
     headline = accuracy(logits, *digits(folder_of_data, results["setting"]))
-    assert abs(headline - results["test_accuracy"][ROW]) <= TWO_DIGITS
+    assert abs(headline - results["test_accuracy"][row]) <= TWO_DIGITS
     images, labels = digits(folder_of_data, 1)
     if (folder / "angles.csv").exists():
         with (folder / "angles.csv").open() as file:
             found = {(row["seed"], row["angle"]): float(row["accuracy"]) for row in csv.DictReader(file)}
-        upright, seed = accuracy(logits, images, labels), str(results["seeds"][ROW])
+        upright, seed = accuracy(logits, images, labels), str(results["seeds"][row])
         assert abs(upright - found[seed, "0"]) <= TWO_DIGITS
         assert abs(accuracy(logits, rotated(images, 45), labels) - found[seed, "45"]) <= TWO_DIGITS
+
+
+@pytest.mark.parametrize("folder", PARAMETERS)
+def test_the_packaged_weights_are_the_checkpoints(folder, tmp_path, capsys):
+    """The same bytes, the card's too: what is in the package was made by this command, and can be made again."""
+    arguments = [folder, "--format", "safetensors", "--output", tmp_path / "made"]
+    assert helpers.call(export.main, *arguments) == 0
+    assert "saved seed" in capsys.readouterr().out
+    packaged = Path(fconv_jax.__file__).parent / "weights" / folder.name
+    assert helpers.tree(tmp_path / "made") == helpers.tree(packaged)
 
 
 @pytest.mark.parametrize("folder", PARAMETERS)

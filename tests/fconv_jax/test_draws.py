@@ -5,7 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+import fconv_jax as fc
 from fconv_jax.draws import _LONG, _SHORT, draw
 
 
@@ -25,6 +27,18 @@ def test_a_trace_draws_the_same_numbers():
 
     chex.assert_trees_all_close(jax.jit(one)(key), one(key), rtol=1e-6)
     assert np.ptp(one(jax.random.key(5)) - one(key)) > 0.1
+
+
+@pytest.mark.parametrize("count", [15, _SHORT + 5, _LONG + 5])
+def test_a_key_that_a_trace_closes_over_draws_the_same_numbers(count):
+    key = jax.random.key(4)
+    outside = draw(jax.random.uniform, key, (count,), jnp.float32, scale=0.5)
+    within = jax.jit(lambda: draw(jax.random.uniform, key, (count,), jnp.float32, scale=0.5))()
+    chex.assert_trees_all_close(within, outside, rtol=1e-6)
+    shape = jax.eval_shape(lambda: draw(jax.random.uniform, key, (count,), jnp.float32, scale=0.5))
+    assert shape.shape == (count,)
+    layer = jax.jit(lambda: nnx.state(fc.LiftingFConv(1, 2, 3, rngs=nnx.Rngs(key)), nnx.Param))()
+    chex.assert_trees_all_close(layer, nnx.state(fc.LiftingFConv(1, 2, 3, rngs=nnx.Rngs(key)), nnx.Param), rtol=1e-6)
 
 
 def test_more_than_a_long_row_is_several_of_keys_of_their_own():

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 import fconv_jax as fc
+from tests.fconv_jax.arrays import noise
 
 
 class Listed(nnx.Module):
@@ -22,7 +23,7 @@ class Listed(nnx.Module):
 
 
 def image(size=9):
-    return jax.random.normal(jax.random.key(1), (2, size, size, 1))
+    return noise(2, size, size, 1)
 
 
 def f_convs(model):
@@ -45,7 +46,7 @@ def test_the_copy_computes_the_same_and_the_original_stays():
 
 def test_a_layer_alone():
     layer = fc.GroupFConv(2, 3, 5, 8, rngs=nnx.Rngs(0))
-    field = jax.random.normal(jax.random.key(0), (1, 7, 7, 8, 2))
+    field = noise(1, 7, 7, 8, 2)
     expanded = fc.expand_filters(layer)
     np.testing.assert_array_equal(expanded(field), layer(field))
     np.testing.assert_array_equal(expanded.kernel[...], layer.filter())
@@ -53,9 +54,9 @@ def test_a_layer_alone():
 
 def test_the_law_holds_until_the_kernel_is_changed():
     layer = fc.expand_filters(fc.GroupFConv(2, 3, 3, 4, rngs=nnx.Rngs(0)))
-    field = jax.random.normal(jax.random.key(0), (1, 8, 8, 4, 2))
+    field = noise(1, 8, 8, 4, 2)
     fc.assert_equivariant(layer, field)
-    layer.kernel[...] = layer.kernel[...] + jax.random.normal(jax.random.key(1), layer.kernel.shape)
+    layer.kernel[...] = layer.kernel[...] + noise(*layer.kernel.shape, seed=1)
     with pytest.raises(AssertionError):
         fc.assert_equivariant(layer, field)
 

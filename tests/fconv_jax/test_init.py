@@ -32,7 +32,7 @@ import contextlib, io, json, sys
 
 class Missing:
     blocked = ("optax", "orbax", "tensorflow_datasets", "tensorflow", "torch", "scipy", "matplotlib", "rich", "mlxtend",
-               "array_record", "PIL", "chex", "experiments")
+               "array_record", "PIL", "chex", "safetensors", "huggingface_hub", "experiments")
     def find_spec(self, name, path=None, target=None):
         caller = sys._getframe(1)
         while caller and caller.f_globals.get("__name__", "").startswith("importlib"):
@@ -98,7 +98,8 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_holds_the_library_alone(wheel):
     names = set(wheel.namelist())
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "fconv_jax").rglob("*.py")}
+    files = [*(ROOT / "fconv_jax").rglob("*.py"), *(ROOT / "fconv_jax/weights").glob("*/*")]
+    sources = {path.relative_to(ROOT).as_posix() for path in files}
     info = f"fconv_jax-{fconv_jax.__version__}.dist-info"
     assert {name for name in names if not name.startswith(info)} == sources | {"fconv_jax/py.typed"}
     assert f"{info}/licenses/LICENSE" in names

@@ -69,6 +69,27 @@ def test_an_error_is_that_of_float32(dtype):
         fc.assert_equivariant(pool, x, margin=10)
 
 
+@pytest.mark.parametrize("dtype", ["bool", "uint8"])
+@pytest.mark.parametrize("angle", [30, 45])
+def test_rounding_rotated_pixels_is_no_error_of_a_function(dtype, angle):
+    """At angles between the pixels: an equivariant function has the error of float32 images, nearly none."""
+    x = jnp.asarray(np.random.RandomState(0).randint(0, 2, (1, 9, 9, 2)), dtype)
+    assert float(fc.equivariance_error(lambda x: 3.0 * x, x, angle)) < 1e-6
+    assert float(fc.equivariance_error(fc.corner_max_pool, x, angle)) > 0.1  # negative control
+    wide = fc.equivariance_error(fc.corner_max_pool, x.astype(jnp.float32), angle)
+    assert float(fc.equivariance_error(fc.corner_max_pool, x, angle)) == float(wide)
+
+
+@pytest.mark.parametrize("name", [name for name in every.FUNCTIONS if name != "dropout"])
+def test_float64_of_numpy_is_the_float32_of_jax(name):
+    """Without jax's 64 bits, which is the default: no warning, no other type."""
+    function, axes = every.FUNCTIONS[name]
+    x = np.random.RandomState(0).normal(size=(2, *every.SHAPES[axes]))
+    expected = function(jnp.asarray(x))
+    assert expected.dtype == jnp.float32
+    np.testing.assert_array_equal(function(x), expected, strict=True)
+
+
 @pytest.mark.parametrize("scale", [1e-36, 1e-20, 1.0, 1e20, 1e38])
 def test_no_square_overflows(scale):
     a, b = (jnp.asarray(np.random.RandomState(seed).uniform(0.5, 1, 40) * scale, jnp.float32) for seed in (0, 1))

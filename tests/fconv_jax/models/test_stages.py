@@ -98,6 +98,16 @@ def test_the_power_mean_of_a_high_power_and_of_large_numbers_and_of_zeros():
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_black_image_in_half_precision_has_finite_means(dtype):
+    x = jnp.zeros((1, 4, 4, 2), dtype).at[..., 1].set(0.5)
+    y, slope = jax.value_and_grad(lambda x: means_over_space(x, 16).astype(jnp.float32).sum())(x)
+    assert means_over_space(x, 16).dtype == dtype
+    np.testing.assert_allclose(means_over_space(x, 16).astype(jnp.float32)[0], [0, 0.5, 0, 0.5], atol=1e-3)
+    assert np.isfinite(y)
+    assert np.isfinite(slope.astype(jnp.float32)).all()
+
+
 def test_the_gradient_of_the_power_mean_is_that_of_the_equation():
     x = jnp.asarray(np.random.RandomState(1).uniform(0.5, 1, size=(1, 3, 3, 2)), jnp.float32)
     ours = jax.grad(lambda x: means_over_space(x, 8)[:, 2:].sum())(x)

@@ -1,0 +1,45 @@
+"""Writes one seed of a run as files for other programs: safetensors, which fconv_jax.from_pretrained loads.
+
+python -m experiments.export checkpoints/setting4_lenet_fconv_invariant_mnist_5k --format safetensors --output mine
+"""
+
+import sys
+from collections.abc import Sequence
+
+from experiments.rules import Parser, one_of, path, whole
+from experiments.runs import config
+from experiments.runs.exit_codes import guarded
+from experiments.settings import EXPORT_FORMATS
+from experiments.training import devices
+
+
+def parser() -> Parser:
+    """The command line."""
+    result = config.new_parser("export", __doc__)
+    result.add_argument("run_dir", metavar="RUN_DIR", type=path, help="folder of a finished run")
+    listed = "; ".join(f"{name}: {what}" for name, what in EXPORT_FORMATS.items())
+    rule = one_of(EXPORT_FORMATS)
+    result.add_argument("--format", type=rule, metavar=rule.shown, required=True, help=listed)
+    result.add_argument("--output", metavar="PATH", type=path, required=True, help="where nothing is yet")
+    seed = "default: the seed with the best validation accuracy"
+    result.add_argument("--seed", type=whole(0, 2**32 - 1), metavar="S", help=seed)
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    command = parser()
+    options = command.parse_args(sys.argv[1:] if argv is None else list(argv))
+    devices.configure(config.model_of(options.run_dir))
+    return guarded(command, lambda: _export(options))
+
+
+def _export(options):
+    from experiments.reporting import exporting  # imports jax, after its flags are set
+
+    seed = exporting.export(options.run_dir, options.format, options.output, options.seed)
+    print(f"saved seed {seed} in {options.output}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""One seed of a run in the formats of other programs, and what the files say of it."""
+
+from pathlib import Path
+from string import Template
+
+import fconv_jax
+from experiments.rules import InputError
+from experiments.runs import reading
+from experiments.runs.best import Evaluator
+from experiments.settings import DATASETS, MODELS, PREPROCESSING, SETTINGS
+
+_CARD = Path(__file__).parent / "templates" / "weights.md"
+
+
+def export(run_dir: Path, form: str, output: Path, seed: int | None = None) -> int:
+    """Writes the network of one seed; returns the seed.
+
+    `form`: one of `settings.EXPORT_FORMATS`; `seed`: None for the one with the best validation accuracy (of several,
+    the first).
+
+    Raises:
+      InputError: no such run, format's package or seed, or what the format cannot hold.
+    """
+    evaluator = Evaluator(run_dir)
+    results = reading.check_run(run_dir)
+    seeds = evaluator.config.seeds
+    if seed is not None and seed not in seeds:
+        raise InputError(f"{run_dir} has the seeds {', '.join(map(str, seeds))}, not {seed}")
+    row = _best(results) if seed is None else seeds.index(seed)
+    config = _config(evaluator, results, row, asked=seed is not None)
+    try:
+        _WRITERS[form](evaluator.model(row), output, config, _card(config, results))
+    except ValueError as error:
+        raise InputError(f"{run_dir}: {error}") from error
+    return seeds[row]
+
+
+def _best(results):
+    """The row of the best validation accuracy; a converted network has one row and no accuracies."""
+    if results is None:
+        return 0
+    good = [seed not in results["failed_seeds"] for seed in results["seeds"]]
+    return max(range(len(good)), key=lambda row: (good[row], results["validation_accuracy"][row], -row))
+
+
+def _config(evaluator, results, row, asked):
+    """What `fconv_jax.save_pretrained` keeps of a network, for all formats."""
+    of_run, name = evaluator.config, evaluator.run_dir.resolve().name
+    source = {"run": name, "best_digest": evaluator.digest, "trained": "elsewhere"}
+    contents = {"model": MODELS[of_run.model].builder, "options": {"num_classes": evaluator.network.num_classes}}
+    if results is None:
+        return contents | {"source": source}
+    source |= {"trained": results["command"], "chosen": "asked for" if asked else "the best validation accuracy"}
+    source |= {name: getattr(of_run, name) for name in ("dataset", "setting", "data_seed", "precision")}
+    source |= {"seed": of_run.seeds[row], "seeds": list(of_run.seeds)}
+    source |= {name: results[name][row] for name in ("best_epoch", "validation_accuracy", "test_accuracy")}
+    classes = [str(label) for label in range(evaluator.network.num_classes)]
+    return contents | {"classes": classes, "preprocessing": PREPROCESSING[of_run.dataset], "source": source}
+
+
+def _card(config, results):
+    marks = {"model": config["model"], "digest": config["source"]["best_digest"], **config["source"]}
+    marks |= {"input": "not known", "about": "trained elsewhere", "accuracy": "not known", "seed": "not known"}
+    if results is not None:
+        source = config["source"]
+        setting, size = SETTINGS[source["setting"]], DATASETS[source["dataset"]].num_train
+        trained, tested = ("rotated" if x else "upright" for x in (setting.train_rotated, setting.test_rotated))
+        marks |= {
+            "input": config["preprocessing"]["text"],
+            "about": f"{source['dataset']} ({size:,} images to train on), setting {setting.number}: trained on "
+            f"{trained} images, validated and tested on {tested} ones; arithmetic in {source['precision']}",
+            "seed": f"{source['seed']} of {', '.join(map(str, source['seeds']))}: {source['chosen']}; epoch "
+            f"{source['best_epoch']}, its best in validation",
+            "accuracy": f"test {source['test_accuracy']:.4f}, validation {source['validation_accuracy']:.4f} (test, "
+            f"mean and standard deviation of all seeds: {_number(results['mean'])} ± {_number(results['std'])})",
+        }
+    return Template(_CARD.read_text(encoding="utf-8")).substitute(marks)
+
+
+def _number(value):
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _safetensors(model, output, config, card):
+    fconv_jax.save_pretrained(model, output, config=config, card=card)
+
+
+# Each format of `settings.EXPORT_FORMATS`: called with (model in evaluation mode, output, config, card).
+_WRITERS = {"safetensors": _safetensors}
