@@ -30,7 +30,7 @@ def main() -> int:
     arguments = parser.parse_args()
     model = fconv_jax.models.create(arguments.model, rngs=nnx.Rngs(0))
     try:
-        fconv_jax.load_reference_weights(model, fconv_jax.read_reference_checkpoint(arguments.checkpoint))
+        fconv_jax.torch_reference.load_weights(model, fconv_jax.torch_reference.read_checkpoint(arguments.checkpoint))
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

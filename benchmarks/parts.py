@@ -31,7 +31,7 @@ def main() -> None:
         return fconv_jax.convolve(images, kernel)
 
     def pool(maps):
-        return fconv_jax.corner_max_pool(jax.nn.relu(maps))
+        return fconv_jax.torch_reference.corner_max_pool(jax.nn.relu(maps))
 
     def dense(wide, narrow, features):
         return jax.nn.relu(features @ wide) @ narrow

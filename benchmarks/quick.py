@@ -21,6 +21,7 @@ from flax import nnx
 
 import fconv_jax as fc
 from experiments.training.devices import cpu_name
+from fconv_jax.basis import REFERENCE
 
 STACKS = {
     "6 layers 3x3, 8 x 4 channels, 32 px, batch 8": (6, 3, 8, 4, 32, 8),
@@ -44,7 +45,7 @@ class Stack(nnx.Module):
         rngs = nnx.Rngs(0)
         sizes, channels = (features, features, kernel_size, rotations), rotations * features
         if kind == "ours":
-            convs = [fc.GroupFConv(*sizes, padding="SAME", rngs=rngs) for _ in range(layers)]
+            convs = [fc.GroupFConv(*sizes, basis=REFERENCE, rngs=rngs) for _ in range(layers)]
         else:
             convs = [nnx.Conv(channels, channels, (kernel_size,) * 2, rngs=rngs) for _ in range(layers)]
         self.convs = nnx.List(convs)
@@ -61,7 +62,7 @@ class ResNet(nnx.Module):
     """The layout of ResNet-18 for small images: a lifting layer and eight blocks of two group layers, on C8."""
 
     def __init__(self, features: int = 4):
-        rngs, options = nnx.Rngs(0), {"padding": 1, "use_bias": False}
+        rngs, options = nnx.Rngs(0), {"padding": 1, "use_bias": False, "basis": REFERENCE}
         widths = [features * 2**stage for stage in (0, 0, 1, 1, 2, 2, 3, 3)]
         self.lift = fc.LiftingFConv(3, features, 3, 8, **options, rngs=rngs)
         self.blocks, before = nnx.List(), features
@@ -70,7 +71,7 @@ class ResNet(nnx.Module):
             size = 4 if down == 2 else 3
             first = fc.GroupFConv(before, width, size, 8, strides=down, **options, rngs=rngs)
             second = fc.GroupFConv(width, width, 3, 8, **options, rngs=rngs)
-            skip = fc.PointwiseFConv(before, width, 8, use_bias=False, rngs=rngs) if down == 2 else None
+            skip = fc.GroupFConv(before, width, 1, 8, use_bias=False, rngs=rngs) if down == 2 else None
             norms = [nnx.BatchNorm(width, rngs=rngs) for _ in range(2)]
             self.blocks.append(nnx.Dict(first=first, second=second, skip=skip, norms=nnx.List(norms)))
             before = width
@@ -82,7 +83,7 @@ class ResNet(nnx.Module):
         for block in self.blocks:
             y = block.norms[1](block.second(nnx.relu(block.norms[0](block.first(x)))))
             x = nnx.relu(y + (x if block.skip is None else block.skip(fc.spatial_mean_pool(x))))
-        return self.dense(fc.max_over_rotations(x).mean(axis=(1, 2)))
+        return self.dense(fc.max_over_group(x).mean(axis=(1, 2)))
 
 
 def resnet_row(rounds: int) -> dict:

@@ -102,13 +102,16 @@ def _variant(network, rotations, kernel_size):
     from flax import nnx
 
     import fconv_jax
+    from fconv_jax.basis import REFERENCE
     from fconv_jax.models.initial import plain_dense
     from fconv_jax.models.lenet import LeNet
 
     def create(*, rngs):
         model = LeNet(fconv=True, rngs=rngs)
         features = max(1, 16 // rotations)
-        model.conv = fconv_jax.LiftingFConv(1, features, kernel_size, num_rotations=rotations, init="he", rngs=rngs)
+        model.conv = fconv_jax.LiftingFConv(
+            1, features, kernel_size, rotations, padding="VALID", basis=REFERENCE, rngs=rngs
+        )
         size = (28 - kernel_size + 1) // 2
         model.dense1 = plain_dense(size * size * rotations * features, 120, init="report", rngs=rngs)
         return model

@@ -22,7 +22,7 @@ def whole(name: str, value, least: int | None = 1, rule: str = "a whole number")
 
 
 def same(name: str, value, rule: str = "a whole number", depth: int = 1):
-    """Returns what stands for both directions: the value itself, or that of a pair of equal ones (of pairs at `depth` 2).
+    """Returns what stands for both directions: the value, or that of a pair of equal ones (at `depth` 2 of pairs).
 
     A filter that rotates is square: what differs between rows and columns is refused.
     """

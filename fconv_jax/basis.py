@@ -168,8 +168,9 @@ class Fourier:
 
     def sampled(self, kernel_size: int, group: Group | int) -> FourierBasis:
         """Returns the functions for a kernel size and a group."""
-        words = {"few": max(2, (kernel_size + 1) // 2) if kernel_size > 1 else None, "all": None}
-        p = words.get(self.num_frequencies, self.num_frequencies)
+        p = None if isinstance(self.num_frequencies, str) else self.num_frequencies
+        if self.num_frequencies == "few" and kernel_size > 1:
+            p = max(2, (kernel_size + 1) // 2)
         return fourier_basis(kernel_size, group, p, smooth=self.smooth, mask=self.mask)
 
 

@@ -1,5 +1,7 @@
 """A network with its filters expanded once: plain convolutions in place of F-Conv layers."""
 
+from typing import TypeGuard
+
 import jax
 from flax import nnx
 
@@ -20,7 +22,7 @@ class ExpandedFConv(_FConv):
         for name, value in vars(layer).items():  # the layer's options
             if name not in ("coefficients", "bias") and not name.startswith("_"):
                 setattr(self, name, value)
-        self._from_field, self._to_field = layer._from_field, layer._to_field
+        self._from_field, self._to_field = layer._from_field, layer._to_field  # pyright: ignore
         self.kernel = nnx.Param(layer.filter())
         self.bias = None if layer.bias is None else nnx.Param(layer.bias[...])
 
@@ -61,5 +63,5 @@ def expand_filters(model: nnx.Module) -> nnx.Module:
     return model
 
 
-def _to_expand(module):
+def _to_expand(module) -> TypeGuard[_FConv]:
     return isinstance(module, _FConv) and not isinstance(module, ExpandedFConv)

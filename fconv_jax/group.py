@@ -1,7 +1,7 @@
 """Groups of rotations, with and without reflections, as tables of their elements.
 
-Element e = s t + o of a group with t rotations: mirror first if s = 1 (columns reversed), then rotate by 2 pi o / t, the
-way of `jnp.rot90`.  Everything that needs a group (bases, filters, layers, pools, transforms) reads it from here.
+Element e = s t + o of a group with t rotations: mirror first if s = 1 (columns reversed), then rotate by 2 pi o / t,
+the way of `jnp.rot90`.  Everything that needs a group (bases, filters, layers, pools, transforms) reads it from here.
 """
 
 import dataclasses

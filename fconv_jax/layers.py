@@ -114,7 +114,7 @@ class _FConv(nnx.Module):
             expand, num_axes = functools.partial(group_filter, group=self.group), 4
         for _ in range(wide.ndim - num_axes):  # a stack of layers, made by `nnx.vmap`
             expand = jax.vmap(expand, in_axes=(0, None))
-        return expand(wide, self.sampled_basis.values.astype(wide.dtype)).astype(coefficients.dtype)
+        return expand(wide, jnp.asarray(self.sampled_basis.values, wide.dtype)).astype(coefficients.dtype)
 
     def _reach(self):
         """The side of the kernel with its gaps."""
@@ -123,7 +123,7 @@ class _FConv(nnx.Module):
     def convolve_with(self, x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
         """Returns the layer's output for a filter and a bias in place of its own."""
         axes = (self.group.order, self.in_features) if self._from_field else (self.in_features,)
-        # Before `convolve_fields`, which tells a filter's axes by the input's: 8 channels may pass for 8 elements there.
+        # `convolve_fields` tells a filter's axes by the input's: there 8 channels may pass for 8 elements.
         if x.ndim < 2 + len(axes) or x.shape[-len(axes) :] != axes:
             raise ValueError(f"input of shape {x.shape} must be [batch, height, width, {', '.join(map(str, axes))}]")
         leading, image = x.shape[: -2 - len(axes)], x.shape[-2 - len(axes) :]
@@ -162,8 +162,8 @@ def stride_advice(layer, size: int) -> str:
     if (size + 2 * ((k + remainder - 1) // 2) - k - remainder) % s:
         ways = f"a kernel of {k + remainder} with padding {width}"
     return (
-        f"strides (={s}) do not divide size + 2 padding - kernel ({size} + {2 * width} - {k}): quarter turns and mirrors "
-        f"break; use {ways}, or no stride and a symmetric pool (spatial_mean_pool, blur_pool)"
+        f"strides (={s}) do not divide size + 2 padding - kernel ({size} + {2 * width} - {k}): quarter turns and "
+        f"mirrors break; use {ways}, or no stride and a symmetric pool (spatial_mean_pool, blur_pool)"
     )
 
 

@@ -49,7 +49,7 @@ def rotate_image(images: jax.Array, angle: float) -> jax.Array:
 
 
 def rotate_field(field: jax.Array, angle: float, group: Group | int | None = None) -> jax.Array:
-    """Rotates a field: its pixels by `angle` (as `rotate_image`), and element o moves to o + angle t / 360 (in each half).
+    """Rotates a field: its pixels by `angle` (as `rotate_image`), and element o to o + angle t / 360, in each half.
 
         (g f)[h] = f[g^-1 h]
 
@@ -74,7 +74,8 @@ def rotate_field(field: jax.Array, angle: float, group: Group | int | None = Non
     steps = angle * t / 360.0
     if not math.isclose(steps, round(steps), abs_tol=1e-6):
         raise ValueError(
-            f"angle (={angle:g}) must be a multiple of 360 / {t} = {360 / t:g} degrees to move the {t} rotations of a field"
+            f"angle (={angle:g}) must be a multiple of 360 / {t} = {360 / t:g} degrees "
+            f"to move the {t} rotations of a field"
         )
     halves = [field[..., i : i + t, :] for i in range(0, group.order, t)]
     moved = jnp.concatenate([jnp.roll(half, round(steps), axis=-2) for half in halves], axis=-2)

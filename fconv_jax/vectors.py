@@ -1,7 +1,7 @@
 """Fields to vectors and back.
 
-Vectors are `[batch, height, width, 2, channel]`, components (along rows, along columns), as `jnp.gradient` of an image over
-axes 1 and 2.  An element moves a vector's pixel and rotates (or mirrors) its components.
+Vectors are `[batch, height, width, 2, channel]`, components (along rows, along columns), as `jnp.gradient` of an image
+over axes 1 and 2.  An element moves a vector's pixel and rotates (or mirrors) its components.
 """
 
 import jax
@@ -16,7 +16,7 @@ def to_vectors(field: jax.Array, group: Group | int) -> jax.Array:
 
         v[b, i, j, :, c] = (2 / g) sum_e d(e) f[b, i, j, e, c],
 
-    where d(e) is the direction (0, 1), to the right, moved by element e: rotated by theta it is (-sin theta, cos theta),
+    where d(e) is the direction (0, 1), to the right, moved by element e: rotated by theta (-sin theta, cos theta),
     after a mirror (sin theta, -cos theta).  It is the field's first Fourier coefficient over the group.
 
     Law: to_vectors(e f) = e to_vectors(f) at each pixel, for every element of the group, exactly.

@@ -25,7 +25,7 @@ def test_the_example_runs_and_is_invariant():
 def test_the_example_can_fail():
     """Negative control: one rotation alone is not invariant."""
     (example,) = blocks("python")
-    plain = example.replace("fc.max_over_rotations(nnx.relu(self.conv2(x)))", "nnx.relu(self.conv2(x))[..., 0, :]")
+    plain = example.replace("fc.max_over_group(nnx.relu(self.conv2(x)))", "nnx.relu(self.conv2(x))[..., 0, :]")
     assert plain != example
     with pytest.raises(AssertionError):
         exec(compile(plain, "README.md", "exec"), {"__name__": "readme"})

@@ -18,6 +18,8 @@ from experiments.runs.folder import write_json
 from experiments.runs.reading import read_angles
 from experiments.runs.results import versions
 from experiments.training.devices import device_name
+from fconv_jax.basis import REFERENCE
+from fconv_jax.models.initial import fconv_init
 
 MESHES = (20, 36, 68, 132)
 """Pixels along a side; a quarter of it, the kernel, is odd."""
@@ -53,7 +55,7 @@ def _mesh_error(size, fading, num_rotations=8, angle=45.0):
     def layer(x):
         return fconv_jax.convolve_fields(x, kernel, padding="SAME")
 
-    rotated = fconv_jax.rotate_features(layer(_image(size, 0.0)), angle)
+    rotated = fconv_jax.rotate_field(layer(_image(size, 0.0)), angle)
     actual = layer(_image(size, angle))
     mask = jnp.asarray(fconv_jax.disk_mask(size, 30.0))[..., None, None]
     return float(jnp.linalg.norm(mask * (actual - rotated)) / jnp.linalg.norm(mask * rotated))
@@ -98,13 +100,13 @@ def invariance_errors(
 
 
 def _invariance_error(images, kernel_size, num_rotations, init, smooth, few=False):
-    options = {"num_frequencies": (kernel_size + 1) // 2, "mask": "fading"} if few else {}
+    basis = fconv_jax.Fourier("few" if few else "all", smooth=smooth, mask="fading" if few else "adaptive")
     errors = []
     for seed in range(3):
         layer = fconv_jax.LiftingFConv(
-            1, 4, kernel_size, num_rotations, padding="SAME", init=init, smooth=smooth, rngs=nnx.Rngs(seed), **options
+            1, 4, kernel_size, num_rotations, basis=basis, **fconv_init(init), rngs=nnx.Rngs(seed)
         )
-        function = jax.jit(lambda x, layer=layer: fconv_jax.max_over_rotations(nnx.relu(layer(x))))
+        function = jax.jit(lambda x, layer=layer: fconv_jax.max_over_group(nnx.relu(layer(x))))
         errors += [float(fconv_jax.equivariance_error(function, images, angle, margin=5.0)) for angle in FREE_ANGLES]
     return float(np.mean(errors))
 
@@ -172,10 +174,10 @@ def _features(digit):
     angle = 45.0
     rotated = fconv_jax.rotate_image(jnp.asarray(digit), angle)
     plain = nnx.Conv(1, 1, (7, 7), padding="SAME", use_bias=False, rngs=nnx.Rngs(3))
-    fconv = fconv_jax.LiftingFConv(1, 1, 7, padding="SAME", use_bias=False, init="report", rngs=nnx.Rngs(3))
+    fconv = fconv_jax.LiftingFConv(1, 1, 7, use_bias=False, basis=REFERENCE, **fconv_init("report"), rngs=nnx.Rngs(3))
     layers = {
         "plain convolution": (plain, fconv_jax.rotate_image),
-        "F-Conv, rotation 0": (fconv, fconv_jax.rotate_features),
+        "F-Conv, rotation 0": (fconv, fconv_jax.rotate_field),
     }
     rows = {}
     for name, (layer, rotate_back) in layers.items():

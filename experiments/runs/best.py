@@ -142,7 +142,7 @@ def convert(checkpoint: Path, model_name: str, output: Path) -> None:
     network = build(model_name)
     model = network.create(rngs=nnx.Rngs(0))
     try:
-        fconv_jax.load_reference_weights(model, fconv_jax.read_reference_checkpoint(checkpoint))
+        fconv_jax.torch_reference.load_weights(model, fconv_jax.torch_reference.read_checkpoint(checkpoint))
     except ValueError as error:
         raise InputError(f"{checkpoint}: {' '.join(str(error).split())}") from error
     _, params, rest = nnx.split(model, nnx.Param, ...)

@@ -266,7 +266,7 @@ def check_basis(folder: Path, saved: dict, model) -> None:
 
 def _bases(model):
     layers = ((".".join(map(str, path)), module) for path, module in nnx.iter_modules(model))
-    bases = ((name, getattr(module, "fourier_basis", None)) for name, module in layers)
+    bases = ((name, getattr(module, "sampled_basis", None)) for name, module in layers)
     return {name: basis.values for name, basis in bases if basis is not None}
 
 

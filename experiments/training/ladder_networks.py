@@ -5,12 +5,13 @@
 
 from flax import nnx
 
+from fconv_jax.basis import REFERENCE
 from fconv_jax.layers import GroupFConv, LiftingFConv, ProjectingFConv
 from fconv_jax.models.alexnet import AlexNet
-from fconv_jax.models.initial import plain_conv, plain_dense
+from fconv_jax.models.initial import fconv_init, plain_conv, plain_dense
 from fconv_jax.models.lenet import LeNet
 from fconv_jax.models.stages import flatten, mean_over_space
-from fconv_jax.pooling import corner_max_pool, max_over_rotations, spatial_max_pool
+from fconv_jax.pooling import corner_max_pool, max_over_group, spatial_max_pool
 
 HE, SYMMETRIC_POOLS, MAX_OVER_ROTATIONS, MEAN_OVER_SPACE, EQUAL_PARAMETERS = range(1, 6)
 
@@ -25,13 +26,13 @@ class LadderLeNet(LeNet):
     """`lenet_fconv` with some fixes."""
 
     def __init__(self, fixes: int, *, num_classes: int = 10, rngs: nnx.Rngs):
-        self.fixes = fixes
+        self.fixes, self.input_shape = fixes, (28, 28, 1)
         if fixes < 0:
             super().__init__(num_classes=num_classes, rngs=rngs)
             return
         init = "he" if fixes >= HE else "report"
         features, hidden = _EQUAL_LENET if fixes >= EQUAL_PARAMETERS else (2, 120)
-        self.conv = LiftingFConv(1, features, 5, num_rotations=8, init=init, rngs=rngs)
+        self.conv = LiftingFConv(1, features, 5, 8, padding="VALID", basis=REFERENCE, **fconv_init(init), rngs=rngs)
         inputs = features * (1 if fixes >= MAX_OVER_ROTATIONS else 8) * (1 if fixes >= MEAN_OVER_SPACE else 12 * 12)
         self.dense1 = plain_dense(inputs, hidden, init=init, rngs=rngs)
         self.dense2 = plain_dense(hidden, num_classes, init=init, rngs=rngs)
@@ -46,7 +47,7 @@ class LadderAlexNet(AlexNet):
     """`alexnet_fconv` of a quarter of the widths with some fixes."""
 
     def __init__(self, fixes: int, *, num_classes: int = 10, rngs: nnx.Rngs):
-        self.fixes = fixes
+        self.fixes, self.input_shape = fixes, (28, 28, 1)
         if fixes < 0:
             self._make_plain(num_classes, rngs)
             return
@@ -54,7 +55,7 @@ class LadderAlexNet(AlexNet):
         features, hidden = tuple(width // 8 for width in _NARROW[:4]) + _NARROW[4:], _NARROW_DENSE
         if fixes >= EQUAL_PARAMETERS:
             features, hidden = _EQUAL_ALEXNET
-        options = {"num_rotations": 8, "padding": "SAME", "init": init, "rngs": rngs}
+        options = {"group": 8, "basis": REFERENCE, **fconv_init(init), "rngs": rngs}
         self.conv1 = LiftingFConv(1, features[0], 5, **options)
         self.conv2, self.conv3, self.conv4 = (GroupFConv(features[i], features[i + 1], 3, **options) for i in range(3))
         # To pool over rotations, the last layer keeps them; it has as many channels after the pool as before.
@@ -82,7 +83,7 @@ def _fixed(stages, fixes):
             stage = spatial_max_pool
         if stage is flatten:
             if fixes >= MAX_OVER_ROTATIONS:
-                changed.append(("max_over_rotations", max_over_rotations))
+                changed.append(("max_over_group", max_over_group))
             if fixes >= MEAN_OVER_SPACE:
                 name, stage = "mean_over_space", mean_over_space
         changed.append((name, stage))

@@ -1,6 +1,7 @@
 """Plain convolutions and dense layers with the initial weights that a model's `init` names."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from fconv_jax.convolve import conv_general_dilated
 from fconv_jax.draws import draw
 
 
-def fconv_init(init: str, report: str = "torch_reference") -> dict[str, initializers.Initializer]:
+def fconv_init(init: str, report: str = "torch_reference") -> dict[str, Any]:
     """Returns the initialisers of an F-Conv layer: `"report"` gives the one named, `"he"` he, biases 0.
 
     The reference draws its biases like its coefficients, the paper has none.

@@ -50,7 +50,7 @@ class InvariantFConv(StagedModel):
       hidden: units of the first dense layer.
       dropout: rate in front of it.
       num_classes: units of the second.
-      init: `"report"` (the layers' `initializers.xie()`: functions that the pixel grid cannot rotate start small) or `"he"`.
+      init: `"report"` (the layers' `initializers.xie()`: functions that the grid cannot rotate start small) or `"he"`.
 
     Raises:
       ValueError: no layers, a power below 1, a rate outside 0..1 (1 excluded), no angle or one that is not finite, or

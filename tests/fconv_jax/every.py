@@ -6,26 +6,26 @@ import jax
 from flax import nnx
 
 import fconv_jax as fc
-from fconv_jax.turns import inside_disk
+from fconv_jax.transforms import inside_disk
 from tests.fconv_jax.arrays import noise
 from tests.fconv_jax.layer_cases import EVERY, make, noise_for
 
 POOLS = {
-    "corner_max": fc.corner_max_pool,
-    "corner_max_padded": functools.partial(fc.corner_max_pool, window=2, padding=1),
-    "corner_blur": functools.partial(fc.corner_blur_pool, window=3),
+    "corner_max": fc.torch_reference.corner_max_pool,
+    "corner_max_padded": functools.partial(fc.torch_reference.corner_max_pool, window=2, padding=1),
+    "corner_blur": functools.partial(fc.torch_reference.corner_blur_pool, window=3),
     "max_tiled": fc.spatial_max_pool,
     "max": functools.partial(fc.spatial_max_pool, window=3, strides=2, padding=1),
     "mean": functools.partial(fc.spatial_mean_pool, window=3, strides=2, padding=1),
     "blur": fc.blur_pool,
 }
-OVER_ROTATIONS = {"max_over_rotations": fc.max_over_rotations, "mean_over_rotations": fc.mean_over_rotations}
+OVER_ROTATIONS = {"max_over_group": fc.max_over_group, "mean_over_group": fc.mean_over_group}
 ROTATIONS = {
     "rotate_image_90": (functools.partial(fc.rotate_image, angle=90), 4),
     "rotate_image_30": (functools.partial(fc.rotate_image, angle=30), 4),
-    "rotate_features_90": (functools.partial(fc.rotate_features, angle=90), 5),
-    "rotate_features_45": (functools.partial(fc.rotate_features, angle=45), 5),
-    "rotate_vector": (functools.partial(fc.rotate_features, angle=45), 3),
+    "rotate_features_90": (functools.partial(fc.rotate_field, angle=90), 5),
+    "rotate_features_45": (functools.partial(fc.rotate_field, angle=45), 5),
+    "rotate_vector": (functools.partial(fc.rotate_field, angle=45), 3),
     "disk": (functools.partial(inside_disk, margin=10), 5),
 }
 SHAPES = {3: (8, 2), 4: (8, 8, 2), 5: (8, 8, 8, 2)}
@@ -41,7 +41,7 @@ FUNCTIONS = {
 def layers(**options):
     """{name: a small layer of that kind}."""
     found = {cls.__name__: make(cls, num_rotations=8, **options) for cls in EVERY}
-    found["ResidualBlock"] = fc.ResidualBlock(2, 3, rngs=nnx.Rngs(0), **{"batch_norm": True, **options})
+    found["ResidualBlock"] = fc.ResidualBlock(2, 2, rngs=nnx.Rngs(0), **{"norm": "batch", **options})
     return found
 
 

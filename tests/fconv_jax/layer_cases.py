@@ -11,9 +11,22 @@ from tests import goldens
 from tests.fconv_jax import oracle
 from tests.fconv_jax.arrays import noise
 
+
+class Lifting1x1(fc.LiftingFConv):
+    """`make` gives it a kernel of 1 x 1."""
+
+
+class Group1x1(fc.GroupFConv):
+    """`make` gives it a kernel of 1 x 1."""
+
+
+INITS = {"he": fc.initializers.he(), "report": fc.initializers.torch_reference(), "paper": fc.initializers.xie()}
+BIAS_INITS = {"report": fc.initializers.torch_reference()}
+
+
 # By the names that they have in `goldens/layers.npz`.
 SPATIAL = {"lift": fc.LiftingFConv, "reg": fc.GroupFConv, "out": fc.ProjectingFConv}
-POINTWISE = {"lift": fc.LiftingPointwiseFConv, "reg": fc.PointwiseFConv}
+POINTWISE = {"lift": Lifting1x1, "reg": Group1x1}
 FILTERS = {"lift": fc.lifting_filter, "reg": fc.group_filter, "out": fc.projecting_filter}
 SPATIAL_KINDS, POINTWISE_KINDS = tuple(SPATIAL.values()), tuple(POINTWISE.values())
 EVERY = (*SPATIAL_KINDS, *POINTWISE_KINDS)
@@ -21,16 +34,25 @@ CASES = [f"{kind}_k{k}_t{t}" for kind in SPATIAL for k in (3, 5) for t in (4, 8)
 CASES += [f"{kind}_k{k}_t{t}_nobias_nosmooth" for kind in ("lift", "reg") for k in (3, 5) for t in (4, 8)]
 
 
+def reference_options(*, basis="fourier", num_frequencies=None, smooth=True, mask="adaptive", init="he", **options):
+    """A layer's options by the reference's words, with the reference's defaults."""
+    frequencies = "all" if num_frequencies is None else num_frequencies
+    chosen = fc.Fourier(frequencies, smooth=smooth, mask=mask) if basis == "fourier" else fc.Bicubic()
+    inits = {"coefficient_init": INITS[init], "bias_init": BIAS_INITS.get(init, nnx.initializers.zeros)}
+    return {"padding": "VALID", "basis": chosen, **inits, **options}
+
+
 def make(cls, in_features=2, out_features=3, kernel_size=3, num_rotations=4, *, seed=0, **options):
-    """A layer; a pointwise one has no kernel size."""
-    sizes = (num_rotations,) if issubclass(cls, fc.PointwiseFConv) else (kernel_size, num_rotations)
-    return cls(in_features, out_features, *sizes, rngs=nnx.Rngs(seed), **options)
+    """A layer with `reference_options`."""
+    kernel_size = 1 if cls in POINTWISE_KINDS else kernel_size
+    sizes = (in_features, out_features, kernel_size, num_rotations)
+    return cls(*sizes, rngs=nnx.Rngs(seed), **reference_options(**options))
 
 
 def noise_for(layer, *shape, seed=0):
     """White noise `[*shape, (t), in]` for a layer."""
-    lifting = isinstance(layer, fc.LiftingFConv | fc.LiftingPointwiseFConv)
-    axes = (layer.in_features,) if lifting else (layer.num_rotations, layer.in_features)
+    lifting = isinstance(layer, fc.LiftingFConv)
+    axes = (layer.in_features,) if lifting else (layer.group.order, layer.in_features)
     return noise(*shape, *axes, seed=seed)
 
 

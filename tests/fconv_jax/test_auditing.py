@@ -39,13 +39,13 @@ class Net(nnx.Module):
         rngs = nnx.Rngs(0)
         self.conv1 = fc.LiftingFConv(1, 2, 3, num_rotations, padding="SAME", rngs=rngs)
         self.conv2 = fc.GroupFConv(2, 3, 3, num_rotations, padding="SAME", strides=strides, rngs=rngs)
-        self.block = fc.ResidualBlock(3, 3, num_rotations, batch_norm=True, rngs=rngs)
+        self.block = fc.ResidualBlock(3, 3, 3, num_rotations, norm="batch", rngs=rngs)
         self.dense = nnx.Linear(3, 10, rngs=rngs)
         self.pool = pool
 
     def __call__(self, x):
         x = self.block(self.pool(nnx.relu(self.conv2(self.conv1(x)))))
-        return self.dense(fc.max_over_rotations(x).mean(axis=(1, 2)))
+        return self.dense(fc.max_over_group(x).mean(axis=(1, 2)))
 
 
 class Small(nnx.Module):
@@ -55,7 +55,7 @@ class Small(nnx.Module):
         self.conv, self.middle = lifting(), middle
 
     def __call__(self, x):
-        return self.middle(fc.max_over_rotations(self.conv(x))).mean((1, 2))
+        return self.middle(fc.max_over_group(self.conv(x))).mean((1, 2))
 
 
 class Sum(nnx.Module):
@@ -79,7 +79,7 @@ class Calls(nnx.Module):
         self.sum, self.ramp = Sum(), Ramp() if ramp else nnx.Dropout(0.5)
 
     def __call__(self, x):
-        y = fc.max_over_rotations(x=self.conv(x))
+        y = fc.max_over_group(x=self.conv(x))
         return self.ramp(self.sum(y, y=2 * y)).mean((1, 2))
 
 
@@ -110,7 +110,7 @@ def test_a_network_without_stages_is_audited_call_by_call():
     report = audit(model, angles=(30.0, 45.0))
     names = [stage.name for stage in report.stages]
     assert names == ["conv1", "conv2", "spatial_mean_pool", "block.conv1", "block.norm1", "block.conv2", "block.norm2",
-                     "max_over_rotations", "dense"]  # fmt: skip
+                     "max_over_group", "dense"]  # fmt: skip
     assert report.first_break is None
     assert str(report).endswith("quarter turns are exact")
     assert report.stages[-1].error < 1e-5
@@ -118,7 +118,7 @@ def test_a_network_without_stages_is_audited_call_by_call():
     assert nnx.BatchNorm.__call__.__module__.startswith("flax")
 
 
-blur = fc.corner_blur_pool
+blur = fc.torch_reference.corner_blur_pool
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ blur = fc.corner_blur_pool
         (lambda: create("lenet"), "conv", "plain"),
         (lambda: Net(strides=2), "conv2", "stride of 2"),
         (lambda: Net(num_rotations=6), "conv1", "none of its 6 rotations"),
-        (lambda: Net(lambda x: fc.corner_max_pool(x, 3)), "corner_max_pool", "28 -> 9"),
+        (lambda: Net(lambda x: fc.torch_reference.corner_max_pool(x, 3)), "corner_max_pool", "28 -> 9"),
         (lambda: Net(lambda x: blur(x, 5, strides=2, padding=0), 1, 8), "corner_blur_pool", "28 -> 12"),
         (lambda: Small(lambda x: blur(x, 5, strides=2)), "corner_blur_pool", "5 at a stride of 2 with padding 2"),
         (lambda: Small(lambda x: nnx.avg_pool(x, (3, 3), (2, 2))), "avg_pool", "13 drops the last row and column"),
@@ -151,15 +151,15 @@ def test_a_pool_that_fits_is_not_blamed():
     [
         (
             (lambda x: x.reshape(x.shape[0], -1), nnx.Linear(28 * 28 * 2, 10, rngs=nnx.Rngs(0))),
-            ["between max_over_rotations and layers.4"],
+            ["between max_over_group and layers.4"],
         ),
-        ((lambda x: x[:, 3, 5],), ["between max_over_rotations and output"]),
+        ((lambda x: x[:, 3, 5],), ["between max_over_group and output"]),
         ((lambda x: x.mean((1, 2)),), []),
     ],
 )
 def test_what_a_network_does_between_its_layers_is_named_too(last, found):
     """A flatten that is no stage and no module; and a sum with positions at the very end."""
-    assert named(audit(nnx.Sequential(lifting(), nnx.relu, fc.max_over_rotations, *last))) == found
+    assert named(audit(nnx.Sequential(lifting(), nnx.relu, fc.max_over_group, *last))) == found
 
 
 def test_errors_are_those_of_equivariance_error():
@@ -178,7 +178,7 @@ def test_any_way_to_call_a_layer():
     assert audit(Calls(False)).first_break is None
     report = audit(Calls(True))
     assert named(report) == ["ramp"]
-    assert [stage.name for stage in report.stages] == ["conv", "max_over_rotations", "sum", "ramp", "output"]
+    assert [stage.name for stage in report.stages] == ["conv", "max_over_group", "sum", "ramp", "output"]
     assert "__call__" not in vars(Calls.Layer)
 
 
@@ -191,7 +191,7 @@ def test_arrays_that_are_no_maps_are_left_out():
             self.attention = nnx.MultiHeadAttention(2, 2, decode=False, rngs=nnx.Rngs(0))
 
         def __call__(self, x):
-            y = fc.max_over_rotations(self.conv(x))
+            y = fc.max_over_group(self.conv(x))
             return self.attention(y.reshape(len(y), -1, 2)).mean(1)
 
     report = audit(Attentive(), (8, 8, 1))

@@ -9,9 +9,10 @@ from flax import nnx
 
 import fconv_jax as fc
 from fconv_jax.draws import _SHORT
+from fconv_jax.torch_reference import corner_blur_pool, corner_max_pool
 from tests.fconv_jax import every
 from tests.fconv_jax.arrays import assert_close, noise
-from tests.fconv_jax.layer_cases import EVERY, make, noise_for
+from tests.fconv_jax.layer_cases import EVERY, POINTWISE_KINDS, Group1x1, make, noise_for
 
 LAYERS = [*(cls.__name__ for cls in EVERY), "ResidualBlock"]
 WHOLE = [np.int8, np.uint8, np.int64, lambda n: np.array(n)]
@@ -99,7 +100,7 @@ def test_sizes_may_be_numpys(whole):
     x = noise(1, 9, 9, 2)
     field, n = noise(1, 9, 9, 4, 2), whole
     for cls in EVERY:
-        options = {"strides": n(2)} | ({} if issubclass(cls, fc.PointwiseFConv) else {"padding": n(1)})
+        options = {"strides": n(2)} | ({} if cls in POINTWISE_KINDS else {"padding": n(1)})
         sizes = {"in_features": n(2), "out_features": n(3), "kernel_size": n(3), "num_rotations": n(4)}
         plain = {"strides": 2} | ({"padding": 1} if "padding" in options else {})
         layer, expected = make(cls, **sizes, **options), make(cls, **plain)
@@ -110,15 +111,15 @@ def test_sizes_may_be_numpys(whole):
     for pool in (fc.spatial_max_pool, fc.spatial_mean_pool, fc.blur_pool):
         expected = pool(x, 3, strides=2, padding=1)
         np.testing.assert_array_equal(pool(x, n(3), strides=n(2), padding=n(1)), expected)
-    np.testing.assert_array_equal(fc.corner_max_pool(x, n(3), padding=n(1)), fc.corner_max_pool(x, 3, padding=1))
-    np.testing.assert_array_equal(fc.corner_blur_pool(x, n(3), strides=n(2)), fc.corner_blur_pool(x, 3, strides=2))
+    np.testing.assert_array_equal(corner_max_pool(x, n(3), padding=n(1)), corner_max_pool(x, 3, padding=1))
+    np.testing.assert_array_equal(corner_blur_pool(x, n(3), strides=n(2)), corner_blur_pool(x, 3, strides=2))
     np.testing.assert_array_equal(fc.disk_mask(n(9)), fc.disk_mask(9))
-    np.testing.assert_array_equal(fc.rotation_shift(n(12)), fc.rotation_shift(12))
+    assert fc.Group(n(12)) == fc.Group(12)
     kernel = noise(3, 3, 2, 4)
     y = fc.convolve(x, kernel, strides=n(2), padding=n(1))
     np.testing.assert_array_equal(y, fc.convolve(x, kernel, strides=2, padding=1))
     assert fc.models.create("lenet_fconv", num_classes=n(3), rngs=nnx.Rngs(0)).dense2.out_features == 3
-    assert fc.ResidualBlock(n(2), n(3), n(4), batch_norm=True, rngs=nnx.Rngs(0))(field).shape == field.shape
+    assert fc.ResidualBlock(n(2), n(2), n(3), n(4), norm="batch", rngs=nnx.Rngs(0))(field).shape == field.shape
 
 
 @pytest.mark.parametrize("wrong", [True, np.True_, 2.0, np.float32(2), "2", None, np.array([2]), jnp.array(True)])
@@ -126,12 +127,13 @@ def test_what_is_no_whole_number_is_refused(wrong):
     x = noise(1, 8, 8, 2)
     calls = [
         lambda: fc.spatial_max_pool(x, wrong),
-        lambda: fc.corner_max_pool(x, 2, padding=wrong),
+        lambda: corner_max_pool(x, 2, padding=wrong),
         lambda: fc.convolve(x, noise(3, 3, 2, 4), strides=wrong),
         lambda: fc.disk_mask(wrong),
-        lambda: fc.rotation_shift(wrong),
+        lambda: fc.Group(wrong),
+        lambda: fc.upsample(x, wrong),
         lambda: fc.LiftingFConv(wrong, 2, 3, rngs=nnx.Rngs(0)),
-        lambda: fc.PointwiseFConv(2, 2, wrong, rngs=nnx.Rngs(0)),
+        lambda: fc.GroupFConv(2, 2, 1, feature_group_count=wrong, rngs=nnx.Rngs(0)),
         lambda: fc.models.create("lenet", num_classes=wrong, rngs=nnx.Rngs(0)),
     ]
     for call in calls:
@@ -159,7 +161,7 @@ def test_an_angle_is_one_finite_number(angle):
     image, field = noise(1, 8, 8, 1), noise(1, 8, 8, 4, 1)
     calls = [
         lambda: fc.rotate_image(image, angle),
-        lambda: fc.rotate_features(field, angle),
+        lambda: fc.rotate_field(field, angle),
         lambda: fc.equivariance_error(fc.blur_pool, image, angle),
         lambda: fc.assert_equivariant(fc.blur_pool, image, angle),
         lambda: fc.audit(make(fc.LiftingFConv, 1), (8, 8, 1), angles=(angle,)),
@@ -181,11 +183,12 @@ EXPORTED = {
     "lift": (make(fc.LiftingFConv, padding="SAME"), "b, h, w, 2"),
     "group": (make(fc.GroupFConv, padding="SAME"), "b, h, w, 4, 2"),
     "project": (make(fc.ProjectingFConv, strides=2), "b, h, w, 4, 2"),
-    "pointwise": (make(fc.PointwiseFConv), "b, h, w, 4, 2"),
-    "max_over_rotations": (fc.max_over_rotations, "b, h, w, 4, 2"),
+    "pointwise": (make(Group1x1), "b, h, w, 4, 2"),
+    "upsample": (fc.upsample, "b, h, w, 4, 2"),
+    "max_over_group": (fc.max_over_group, "b, h, w, 4, 2"),
     "max": (fc.spatial_max_pool, "b, 2*h, 2*w, 4, 2"),
     "mean": (fc.spatial_mean_pool, "b, 2*h, 2*w, 2"),
-    "corner_max": (fc.corner_max_pool, "b, h, w, 4, 2"),
+    "corner_max": (corner_max_pool, "b, h, w, 4, 2"),
     "blur": (lambda x: fc.blur_pool(x, 5, strides=1), "b, h, w, 2"),
     "quarter": (lambda x: fc.rotate_image(x, 90), "b, h, w, 2"),
 }

@@ -33,10 +33,9 @@ def residual_state(arrays, case):
 def test_residual_block_equals_the_reference(ending):
     arrays, case = goldens.load("layers"), f"resblock_{ending}_k3_t4"
     mask = "gaussian" if ending == "minist" else "adaptive"
-    block = fconv_jax.ResidualBlock(
-        2, 3, 4, batch_norm=True, residual_scale=0.5, final_relu=ending == "root", mask=mask, rngs=nnx.Rngs(0)
-    )
-    fconv_jax.load_reference_weights(block, residual_state(arrays, case), names=RESIDUAL_NAMES)
+    options = {"norm": "batch", "residual_scale": 0.5, "basis": fconv_jax.Fourier("all", mask=mask)}
+    block = fconv_jax.ResidualBlock(2, 2, 3, 4, final_relu=ending == "root", **options, rngs=nnx.Rngs(0))
+    fconv_jax.torch_reference.load_weights(block, residual_state(arrays, case), names=RESIDUAL_NAMES)
     x = oracle.fields(arrays[f"{case}.x"], 4)
     assert_close(block(x), oracle.fields(arrays[f"{case}.y_train"], 4))
     count = x.size // x.shape[-1]
@@ -55,7 +54,7 @@ def test_batch_norm_of_fields_equals_the_reference_but_for_the_running_variance(
     norm = nnx.BatchNorm(3, momentum=0.9, rngs=nnx.Rngs(0))
     stored = (("weight", "scale"), ("bias", "shift"), ("running_mean", "mean0"), ("running_var", "var0"))
     state = {f"BN.{theirs}": arrays[f"{case}.{name}"] for theirs, name in stored}
-    fconv_jax.load_reference_weights(norm, state | {"BN.num_batches_tracked": np.array(7)}, names={"": "BN"})
+    fconv_jax.torch_reference.load_weights(norm, state | {"BN.num_batches_tracked": np.array(7)}, names={"": "BN"})
     x = oracle.fields(arrays[f"{case}.x"], t)
     norm.eval()
     assert_close(norm(x), oracle.fields(arrays[f"{case}.y_eval_with_stats0"], t))
@@ -72,15 +71,17 @@ def test_batch_norm_of_fields_equals_the_reference_but_for_the_running_variance(
     assert_close(norm(x), oracle.fields(arrays[f"{case}.y_eval_with_stats1"], t))
 
 
-@pytest.mark.parametrize("options", [{}, {"basis": "bicubic"}, {"batch_norm": True}, {"final_relu": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"basis": fconv_jax.Bicubic()}, {"norm": "batch"}, {"norm": "layer", "final_relu": False}]
+)
 def test_residual_block_keeps_quarter_rotations(options):
-    block, x = fconv_jax.ResidualBlock(2, 3, 8, rngs=nnx.Rngs(0), **options), noise(2, 6, 6, 8, 2)
+    block, x = fconv_jax.ResidualBlock(2, 2, 3, 8, rngs=nnx.Rngs(0), **options), noise(2, 6, 6, 8, 2)
     assert fconv_jax.equivariance_error(block, x) < 1e-5
     assert fconv_jax.equivariance_error(lambda x: block(x)[:, ::2, ::2], x) > 0.1  # an even size has no centre
 
 
 def test_residual_block_composes():
-    block = fconv_jax.ResidualBlock(2, 3, 4, batch_norm=True, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    block = fconv_jax.ResidualBlock(2, 2, 3, 4, norm="batch", dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     graph, state = nnx.split(block)
     x = noise(2, 5, 5, 4, 2)
 
@@ -97,4 +98,4 @@ def test_residual_block_composes():
 
 def test_an_even_kernel_is_refused():
     with pytest.raises(ValueError, match=r"odd kernel_size \(=4\)"):
-        fconv_jax.ResidualBlock(2, 4, rngs=nnx.Rngs(0))
+        fconv_jax.ResidualBlock(2, 2, 4, rngs=nnx.Rngs(0))

@@ -20,8 +20,8 @@ PROMISED = re.findall(
     r"\w+",
     """
     FieldDropout FourierBasis GroupFConv LiftingFConv PointwiseFConv ProjectingFConv bicubic_basis blur_pool disk_mask
-    equivariance_error fourier_basis group_filter lifting_filter load_reference_weights max_over_rotations
-    mean_over_rotations models projecting_filter read_reference_checkpoint rotate_features rotate_image
+    equivariance_error fourier_basis group_filter lifting_filter load_reference_weights max_over_group
+    mean_over_group models projecting_filter read_reference_checkpoint rotate_field rotate_image
     spatial_max_pool spatial_mean_pool
     """,
 )

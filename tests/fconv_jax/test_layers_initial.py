@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-import fconv_jax.layers
-from fconv_jax import GroupFConv, PointwiseFConv, ProjectingFConv
+from fconv_jax import GroupFConv, ProjectingFConv, initializers
 from tests.fconv_jax.arrays import assert_uniform
-from tests.fconv_jax.layer_cases import EVERY, SPATIAL_KINDS, make, noise_for
+from tests.fconv_jax.layer_cases import EVERY, POINTWISE_KINDS, SPATIAL_KINDS, Group1x1, make, noise_for
 
 # The issue's figure for one layer: white noise in, variance over interior pixels against a He-initialised convolution.
 HE_FACTOR = 1.3
@@ -26,8 +25,8 @@ def assert_fills(values, bound, num_values):
 @pytest.mark.parametrize("cls", EVERY)
 def test_report_init(cls):
     layer = make(cls, in_features=3, out_features=400, init="report")
-    rank = 1 if issubclass(cls, PointwiseFConv) else 9
-    expand = 4 if cls in (GroupFConv, PointwiseFConv) else 1
+    rank = 1 if cls in POINTWISE_KINDS else 9
+    expand = 4 if cls in (GroupFConv, Group1x1) else 1
     bound = 1 / math.sqrt(3 * expand * rank)
     assert_fills(np.asarray(layer.coefficients[...]), bound, 1000)
     assert_fills(np.asarray(layer.bias[...]), bound, 400)
@@ -36,7 +35,7 @@ def test_report_init(cls):
 @pytest.mark.parametrize("cls", SPATIAL_KINDS)
 def test_paper_init(cls):
     layer = make(cls, in_features=3, out_features=400, init="paper", mask="gaussian")
-    basis, coefficients = layer.fourier_basis, np.asarray(layer.coefficients[...])
+    basis, coefficients = layer.sampled_basis, np.asarray(layer.coefficients[...])
     for function in range(basis.rank):
         bound = math.sqrt(6 / (3 * basis.rank)) * basis.weights[function]
         assert_fills(coefficients[..., function], bound, 1000)
@@ -52,12 +51,12 @@ def test_he_init_keeps_the_variance_of_white_noise(monkeypatch, cls, t):
     Numbers are drawn with NumPy here, since JAX compiles a generator for each of the sixty shapes.
     """
     draw = np.random.RandomState(0).uniform
-    monkeypatch.setattr(fconv_jax.layers, "_uniform", lambda _, shape, bound, dtype: bound * draw(-1, 1, shape))
+    monkeypatch.setattr(initializers, "_uniform", lambda _, shape, dtype, bound: bound * draw(-1, 1, shape))
     group = cls is GroupFConv
     for k, options in ((2, {}), (3, {}), (4, {"smooth": False}), (5, {}), (7, {"num_frequencies": 5})):
         layer = make(cls, 4, 64 // t if group else 64, k, t, **options)
-        coefficients = np.asarray(layer.coefficients[...], np.float64).reshape(-1, layer.fourier_basis.rank)
-        kernel = layer.fourier_basis.values.astype(np.float64) @ coefficients.T  # [k, k, t, filters]
+        coefficients = np.asarray(layer.coefficients[...], np.float64).reshape(-1, layer.sampled_basis.rank)
+        kernel = layer.sampled_basis.values.astype(np.float64) @ coefficients.T  # [k, k, t, filters]
         per_output = layer.out_features * (1 if cls is ProjectingFConv else t)
         variance = np.sum(kernel**2) / per_output
         assert 2 / HE_FACTOR < variance < 2 * HE_FACTOR, f"k={k}: {variance:.2f}"

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 import fconv_jax as fc
+from fconv_jax.torch_reference import corner_blur_pool, corner_max_pool
 from tests import goldens
 from tests.fconv_jax import oracle
 from tests.fconv_jax.arrays import assert_close, noise
@@ -40,7 +41,7 @@ def test_blur_pools_equal_the_reference(case):
     """The symmetric one where the stride fits; the lopsided case is refused, or its windows widened."""
     options, x, y = stored(f"aapool{case}", "x", "y")
     window, options = options["sizeF"], {"strides": options["stride"], "padding": options["padding"]}
-    assert_close(fc.corner_blur_pool(x, window, **options), y, ROUNDING)
+    assert_close(corner_blur_pool(x, window, **options), y, ROUNDING)
     if case != 1:
         assert_close(fc.blur_pool(x, window, **options, widen=False), y, ROUNDING)
         return
@@ -61,8 +62,8 @@ def test_disk_mask_equals_the_reference(case):
 def test_pools_over_rotations_equal_the_reference(t):
     _, largest, mean = stored(f"gpool_t{t}", "y_max", "y_mean")
     x = oracle.fields(goldens.load("layers")[f"gpool_t{t}.x"], t)
-    np.testing.assert_array_equal(fc.max_over_rotations(x), largest)
-    np.testing.assert_allclose(fc.mean_over_rotations(x), mean, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(fc.max_over_group(x), largest)
+    np.testing.assert_allclose(fc.mean_over_group(x), mean, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", SYMMETRIC)
@@ -82,9 +83,12 @@ def test_symmetric_pools_keep_quarter_rotations_at_every_size(kind, window, stri
 
 def test_corner_pools_break_quarter_rotations_where_the_stride_does_not_fit():
     x = noise(1, 7, 7, 3)
-    for pool in (fc.corner_max_pool, lambda x: fc.corner_blur_pool(x, 4, strides=2, padding=1)):
+    for pool in (
+        corner_max_pool,
+        lambda x: corner_blur_pool(x, 4, strides=2, padding=1),
+    ):
         assert fc.equivariance_error(pool, x) > 0.1
-    assert fc.equivariance_error(fc.corner_max_pool, noise(1, 8, 8, 3)) == 0.0
+    assert fc.equivariance_error(corner_max_pool, noise(1, 8, 8, 3)) == 0.0
 
 
 @pytest.mark.parametrize("size", [7, 8])
@@ -98,7 +102,7 @@ def test_symmetric_pools_equal_their_definition(size):
 
 def test_an_even_size_is_pooled_as_the_corner_pool_does():
     x = noise(2, 8, 8, 3)
-    np.testing.assert_array_equal(fc.spatial_max_pool(x), fc.corner_max_pool(x))
+    np.testing.assert_array_equal(fc.spatial_max_pool(x), corner_max_pool(x))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +118,7 @@ def test_pools_stack_from_28_pixels_down(pool, sizes):
         assert x.shape[1:3] == (after, after)
 
 
-@pytest.mark.parametrize("pool", [fc.spatial_max_pool, fc.corner_max_pool])
+@pytest.mark.parametrize("pool", [fc.spatial_max_pool, corner_max_pool])
 def test_padding_of_a_maximum_never_shows(pool):
     assert bool(jnp.all(jnp.isfinite(pool(-1.0 - jnp.abs(noise(1, 6, 6, 2)), 2, padding=1))))
 
@@ -129,10 +133,10 @@ def test_padding_of_a_maximum_never_shows(pool):
         (lambda x: fc.spatial_max_pool(x, 2, padding=2), r"padding \(=2\) must be at most half the window"),
         (lambda x: fc.spatial_max_pool(x, 2, widen=False), r"strides \(=2\) must divide"),
         (lambda x: fc.spatial_max_pool(x[0]), r"must be an image .* or a field"),
-        (lambda x: fc.corner_max_pool(x, 8), r"7 x 7 .* below the window \(=8\)"),
-        (lambda x: fc.corner_max_pool(x, 0), r"window \(=0\)"),
-        (lambda x: fc.max_over_rotations(x), "must be a field"),
-        (lambda x: fc.mean_over_rotations(x), "must be a field"),
+        (lambda x: corner_max_pool(x, 8), r"7 x 7 .* below the window \(=8\)"),
+        (lambda x: corner_max_pool(x, 0), r"window \(=0\)"),
+        (lambda x: fc.max_over_group(x), "must be a field"),
+        (lambda x: fc.mean_over_group(x), "must be a field"),
         (lambda x: fc.disk_mask(0), r"size \(=0\)"),
         (lambda x: fc.disk_mask(8, 101), r"margin \(=101\)"),
     ],

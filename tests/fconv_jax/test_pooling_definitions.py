@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fconv_jax as fc
+from fconv_jax.torch_reference import corner_blur_pool, corner_max_pool
 from tests.fconv_jax.arrays import assert_close, noise
 
 ROUNDING = 1e-6  # sums of a few dozen float32 numbers in another order
@@ -75,8 +76,8 @@ def test_defaults(size):
     assert_close(fc.spatial_mean_pool(x), fc.spatial_mean_pool(x, 2, strides=2, padding=0, widen=True), ROUNDING)
     assert_close(fc.blur_pool(x), blurred(windows_of(x, 5, 2, 2, 0.0)), ROUNDING)
     assert_close(fc.blur_pool(x, 4), blurred(windows_of(x, 4, 2, 1, 0.0)), ROUNDING)
-    np.testing.assert_array_equal(fc.corner_max_pool(x), fc.corner_max_pool(x, 2, padding=0))
-    assert_close(fc.corner_blur_pool(x, 4), blurred(windows_of(x, 4, 4, 1, 0.0, widen=False)), ROUNDING)
+    np.testing.assert_array_equal(corner_max_pool(x), corner_max_pool(x, 2, padding=0))
+    assert_close(corner_blur_pool(x, 4), blurred(windows_of(x, 4, 4, 1, 0.0, widen=False)), ROUNDING)
 
 
 @pytest.mark.parametrize(
@@ -85,16 +86,16 @@ def test_defaults(size):
 def test_corner_pools_are_their_definition(sizes, window, padding):
     x = noise(2, *sizes, 3) - 2.0
     expected = windows_of(x, window, window, padding, -np.inf, widen=False).max((-1, -2))
-    np.testing.assert_array_equal(fc.corner_max_pool(x, window, padding=padding), expected)
+    np.testing.assert_array_equal(corner_max_pool(x, window, padding=padding), expected)
     field = jnp.stack([x, x], axis=3)
-    np.testing.assert_array_equal(fc.corner_max_pool(field, window, padding=padding)[..., 1, :], expected)
+    np.testing.assert_array_equal(corner_max_pool(field, window, padding=padding)[..., 1, :], expected)
     for strides in (1, 2, 3):
         expected = blurred(windows_of(x, window, strides, padding, 0.0, widen=False))
-        assert_close(fc.corner_blur_pool(x, window, strides=strides, padding=padding), expected, ROUNDING)
+        assert_close(corner_blur_pool(x, window, strides=strides, padding=padding), expected, ROUNDING)
 
 
 @pytest.mark.parametrize("window", [2, 3, 11, 12])
-@pytest.mark.parametrize("pool", [fc.spatial_max_pool, fc.corner_max_pool])
+@pytest.mark.parametrize("pool", [fc.spatial_max_pool, corner_max_pool])
 def test_the_gradient_of_a_maximum_goes_to_the_first_of_equals(pool, window):
     """Windows of 12 have more places than int8 can count."""
     x = np.random.default_rng(window).integers(0, window, (2, 2 * window, window, 3)).astype(np.float32)
@@ -117,7 +118,7 @@ def test_limits_belong_to_what_is_allowed():
     assert fc.spatial_max_pool(x, 1, strides=1).shape == (1, 4, 6, 1)
     np.testing.assert_array_equal(fc.spatial_max_pool(x, 1, strides=1), x)
     assert_close(fc.blur_pool(x, 1, strides=1), x, ROUNDING)
-    for pool in (fc.spatial_max_pool, fc.corner_max_pool, fc.spatial_mean_pool):
+    for pool in (fc.spatial_max_pool, corner_max_pool, fc.spatial_mean_pool):
         for image in (x, jnp.swapaxes(x, 1, 2)):
             with pytest.raises(ValueError, match=r"below the window \(=5\)"):
                 pool(image, 5)
@@ -152,5 +153,5 @@ def test_disks_that_cannot_be(size, margin, message):
 
 def test_pools_over_rotations_are_their_definition():
     x = np.asarray(noise(2, 3, 4, 8, 5))
-    np.testing.assert_array_equal(fc.max_over_rotations(jnp.asarray(x)), x.max(3))
-    assert_close(fc.mean_over_rotations(jnp.asarray(x)), x.mean(3), ROUNDING)
+    np.testing.assert_array_equal(fc.max_over_group(jnp.asarray(x)), x.max(3))
+    assert_close(fc.mean_over_group(jnp.asarray(x)), x.mean(3), ROUNDING)

@@ -17,14 +17,14 @@ from tests.fconv_jax.reference_states import lenet_state
 def loaded(path):
     """A network filled from a file."""
     model = fc.models.create("lenet_fconv", rngs=nnx.Rngs(0))
-    fc.load_reference_weights(model, fc.read_reference_checkpoint(path))
+    fc.torch_reference.load_weights(model, fc.torch_reference.read_checkpoint(path))
     return model
 
 
 def test_an_npz_round_trip(tmp_path):
     path = tmp_path / "weights.npz"
     np.savez(path, **{f"module.{name}": value for name, value in lenet_state().items()})
-    assert set(fc.read_reference_checkpoint(path)) == set(lenet_state())
+    assert set(fc.torch_reference.read_checkpoint(path)) == set(lenet_state())
     np.testing.assert_array_equal(loaded(path).dense2.bias[...], lenet_state()["fc2.bias"])
 
 
@@ -76,7 +76,7 @@ def test_what_is_no_checkpoint_is_one_error_and_never_executed(tmp_path, name):
     if NO_CHECKPOINTS[name]:
         (tmp_path / name).write_bytes(NO_CHECKPOINTS[name](Trap(tmp_path / "executed")))
     with pytest.raises(ValueError, match=name):
-        fc.read_reference_checkpoint(tmp_path / name)
+        fc.torch_reference.read_checkpoint(tmp_path / name)
     assert not (tmp_path / "executed").exists()
 
 
@@ -90,7 +90,7 @@ def test_a_pt_file_without_pytorch_says_how_to_read_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "weights.pt").write_bytes(b"anything")
     with pytest.raises(ValueError, match=r"needs PyTorch .*fconv_jax\[torch\]"):
-        fc.read_reference_checkpoint(tmp_path / "weights.pt")
+        fc.torch_reference.read_checkpoint(tmp_path / "weights.pt")
 
 
 def test_pytorch_files_are_read(tmp_path):
@@ -100,11 +100,11 @@ def test_pytorch_files_are_read(tmp_path):
     torch.save({"epoch": 3, "model_state_dict": state}, tmp_path / "weights.pt")
     np.testing.assert_array_equal(loaded(tmp_path / "weights.pt").dense2.bias[...], lenet_state()["fc2.bias"])
     torch.save({"a": torch.zeros(2, dtype=torch.bfloat16)}, tmp_path / "half.pt")
-    assert fc.read_reference_checkpoint(tmp_path / "half.pt")["a"].dtype == np.float32
+    assert fc.torch_reference.read_checkpoint(tmp_path / "half.pt")["a"].dtype == np.float32
     for name, content in (("tensor.pt", torch.zeros(3)), ("numbers.pt", {"a": 3})):
         torch.save(content, tmp_path / name)
         with pytest.raises(ValueError, match="it holds a"):
-            fc.read_reference_checkpoint(tmp_path / name)
+            fc.torch_reference.read_checkpoint(tmp_path / name)
 
 
 def _zip(path, *members):
@@ -133,4 +133,4 @@ def test_names_and_sizes_are_checked_before_a_member_is_read(tmp_path, monkeypat
     _zip(tmp_path / name, *members)
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_, **__: pytest.fail("a member was read"))
     with pytest.raises(ValueError, match=says):
-        fc.read_reference_checkpoint(tmp_path / name)
+        fc.torch_reference.read_checkpoint(tmp_path / name)

@@ -12,6 +12,7 @@ import fconv_jax as fc
 from tests import goldens
 from tests.fconv_jax import oracle
 from tests.fconv_jax.arrays import assert_close
+from tests.fconv_jax.layer_cases import make, reference_options
 from tests.fconv_jax.reference_states import (
     MODES,
     NETWORKS,
@@ -33,7 +34,7 @@ def refused(model, state, *messages, **options):
     """Loading raises one ValueError with all the messages and leaves the model unchanged."""
     before = snapshot(model)
     with pytest.raises(ValueError, match="(?s)" + "".join(f"(?=.*{re.escape(message)})" for message in messages)):
-        fc.load_reference_weights(model, state, **options)
+        fc.torch_reference.load_weights(model, state, **options)
     jax.tree.map(np.testing.assert_array_equal, before, snapshot(model))
 
 
@@ -57,7 +58,7 @@ def test_logits_equal_the_reference(name):
     model, arrays, images = create(NETWORKS[name]), goldens.load("models"), stored_images("models")
     model.eval()
     for mode in MODES if name == "F_Conv_LeNet" else MODES[:1]:
-        fc.load_reference_weights(model, stored_state(name, mode))
+        fc.torch_reference.load_weights(model, stored_state(name, mode))
         # The reference's own float32 is 1e-6 from its float64; five layers in another order add as much.
         assert_close(model(images), arrays[f"{name}.logits"], 1e-5)
     with jax.enable_x64(True):
@@ -69,7 +70,7 @@ def test_logits_equal_the_reference(name):
 
 def test_the_order_of_the_dense_layer_matters(lenet_fconv):
     """Negative control: as if nothing had been flattened."""
-    fc.load_reference_weights(lenet_fconv, stored_state("F_Conv_LeNet"), names=LENET_NAMES)
+    fc.torch_reference.load_weights(lenet_fconv, stored_state("F_Conv_LeNet"), names=LENET_NAMES)
     expected = goldens.load("models")["F_Conv_LeNet.logits"]
     assert np.max(np.abs(lenet_fconv(stored_images("models")) - expected)) > 1e-2 * np.max(np.abs(expected))
 
@@ -85,7 +86,7 @@ def test_five_adam_steps_equal_the_reference(name):
         else:
             kernel = fc.lifting_filter(p["conv1.weights"][:, :, 0].transpose(1, 0, 2), arrays["basis_k5_t8_smooth"])
             bias, channels = p["conv1.c"].reshape(-1), (8, 2)
-        x = fc.corner_max_pool(jax.nn.relu(fc.convolve_fields(images, kernel) + bias))
+        x = fc.torch_reference.corner_max_pool(jax.nn.relu(fc.convolve_fields(images, kernel) + bias))
         x = jnp.moveaxis(x, (1, 2), (-2, -1))  # channels first, then rows and columns
         x = x.swapaxes(1, 2) if len(channels) == 2 else x  # feature, then rotation
         x = jax.nn.relu(x.reshape(len(images), -1) @ p["fc1.weight"].T + p["fc1.bias"])
@@ -121,7 +122,7 @@ def test_five_adam_steps_equal_the_reference(name):
 def assert_filter(layer, kind, state, prefix):
     """The layer's filter is the one that the reference expands from its entries."""
     expanded = oracle.expand(kind, state[f"{prefix}.weights"], state[f"{prefix}.Basis"])
-    assert_close(layer.filter(), oracle.kernel(expanded, kind, layer.num_rotations))
+    assert_close(layer.filter(), oracle.kernel(expanded, kind, layer.group.order))
 
 
 @pytest.mark.parametrize(
@@ -137,10 +138,10 @@ def assert_filter(layer, kind, state, prefix):
     ],
 )
 def test_filters_are_equal_whatever_basis_is_stored(kind, layer_kind, k, t, options, stored):
-    layer = layer_kind(2, 3, k, t, rngs=nnx.Rngs(0), **options)
+    layer = layer_kind(2, 3, k, t, rngs=nnx.Rngs(0), **reference_options(**options))
     sizes = (3, 2, t if kind == "reg" else 1)
-    state = fconv_entries("conv", stored or layer.fourier_basis, sizes, seed=k, bias=layer.bias is not None)
-    fc.load_reference_weights(layer, state, names={"": "conv"})
+    state = fconv_entries("conv", stored or layer.sampled_basis, sizes, seed=k, bias=layer.bias is not None)
+    fc.torch_reference.load_weights(layer, state, names={"": "conv"})
     assert_filter(layer, kind, state, "conv")
     if layer.bias is not None:
         np.testing.assert_array_equal(layer.bias[...], state["conv.c"].reshape(-1))
@@ -152,7 +153,7 @@ def test_filters_are_equal_whatever_basis_is_stored(kind, layer_kind, k, t, opti
 def test_the_papers_networks_are_filled_completely(name, num_layers):
     model = create(name)
     before, state = snapshot(model), fconv_mnist_state(model, num_layers)
-    fc.load_reference_weights(model, state)
+    fc.torch_reference.load_weights(model, state)
     for number in (1, num_layers):
         assert_filter(getattr(model, f"conv{number}"), "lift" if number == 1 else "reg", state, f"block{number}.0")
     np.testing.assert_allclose(model.norm2.var[...], state["block2.1.BN.running_var"], rtol=1e-6)
@@ -197,7 +198,7 @@ def test_another_span_is_refused(lenet_fconv, basis, message):
 
 
 def test_another_mask_is_refused():
-    layer = fc.LiftingFConv(1, 2, 3, 8, rngs=nnx.Rngs(0))
+    layer = make(fc.LiftingFConv, 1, 2, 3, 8)
     state = fconv_entries("conv", fc.fourier_basis(3, 8, mask="gaussian"), (2, 1, 1))
     refused(layer, state, "conv.Basis spans other filters", "another mask", names={"": "conv"})
 
@@ -247,9 +248,9 @@ def test_values_that_are_no_arrays_of_numbers_are_refused(lenet_fconv, value):
 
 
 def test_a_bias_for_a_layer_without_one_must_be_zero():
-    layer = fc.LiftingFConv(1, 2, 5, use_bias=False, rngs=nnx.Rngs(0))
-    state = fconv_entries("conv", layer.fourier_basis, (2, 1, 1), bias=False)
-    fc.load_reference_weights(layer, state, names={"": "conv"})
+    layer = make(fc.LiftingFConv, 1, 2, 5, 8, use_bias=False)
+    state = fconv_entries("conv", layer.sampled_basis, (2, 1, 1), bias=False)
+    fc.torch_reference.load_weights(layer, state, names={"": "conv"})
     state["conv.c"] += 0.1
     refused(layer, state, "conv.c is not zero", names={"": "conv"})
 
@@ -260,9 +261,9 @@ def test_names_and_flattened_shapes_are_checked(lenet_fconv):
     wrong, given = {"dense1": (12, 12, 8, 3)}, {"dense1": (12, 12, 8, 2)}
     message = "(12, 12, 8, 3) does not give the 2304 inputs"
     refused(lenet_fconv, lenet_state(), message, names=LENET_NAMES, flattened=wrong)
-    fc.load_reference_weights(lenet_fconv, lenet_state(), names=LENET_NAMES, flattened=given)
+    fc.torch_reference.load_weights(lenet_fconv, lenet_state(), names=LENET_NAMES, flattened=given)
     by_structure = create("lenet_fconv", seed=1)
-    fc.load_reference_weights(by_structure, lenet_state())
+    fc.torch_reference.load_weights(by_structure, lenet_state())
     jax.tree.map(np.testing.assert_array_equal, snapshot(lenet_fconv), snapshot(by_structure))
 
 
@@ -276,7 +277,7 @@ def test_a_module_without_a_counterpart_is_named():
 
 def test_float64_parameters_take_float64_weights():
     with jax.enable_x64(True):
-        layer = fc.LiftingFConv(1, 2, 5, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
-        state = fconv_entries("conv", layer.fourier_basis, (2, 1, 1))
-        fc.load_reference_weights(layer, state, names={"": "conv"})
+        layer = make(fc.LiftingFConv, 1, 2, 5, 8, param_dtype=jnp.float64)
+        state = fconv_entries("conv", layer.sampled_basis, (2, 1, 1))
+        fc.torch_reference.load_weights(layer, state, names={"": "conv"})
         assert layer.coefficients[...].dtype == jnp.float64

@@ -61,17 +61,17 @@ def test_rotate_image_composes():
 
 def test_rotate_features_rotates_pixels_and_moves_rotations():
     x = noise(2, 6, 6, 8, 3)
-    np.testing.assert_array_equal(fc.rotate_features(x, 90), rotate(x))
-    np.testing.assert_array_equal(fc.rotate_features(x[:, 0, 0], 45), jnp.roll(x[:, 0, 0], 1, axis=1))
+    np.testing.assert_array_equal(fc.rotate_field(x, 90), rotate(x))
+    np.testing.assert_array_equal(fc.rotate_field(x[:, 0, 0], 45), jnp.roll(x[:, 0, 0], 1, axis=1))
     rotated = x
     for _ in range(4):
-        rotated = fc.rotate_features(rotated, 90)
+        rotated = fc.rotate_field(rotated, 90)
     np.testing.assert_array_equal(rotated, x)
 
 
 def test_rotate_features_by_a_free_angle_of_the_group():
     x = blob()[..., None, :] * jnp.arange(12.0)[:, None]
-    rotated = fc.rotate_features(x, 30)
+    rotated = fc.rotate_field(x, 30)
     np.testing.assert_allclose(rotated[..., 1, :], fc.rotate_image(x[..., 0, :], 30), rtol=0, atol=1e-6)
 
 
@@ -82,9 +82,9 @@ def test_rotate_features_by_a_free_angle_of_the_group():
         (fc.rotate_image, (1, 5, 5, 1), float("nan"), r"angle \(=nan\)"),
         (fc.rotate_image, (1, 1, 5, 1), 10, "at least 2 pixels"),
         (jax.jit(fc.rotate_image), (1, 5, 5, 1), 10.0, "known when traced"),
-        (fc.rotate_features, (1, 5, 5, 8, 1), 30, r"angle \(=30\) must be a multiple of .* 45"),
-        (fc.rotate_features, (1, 5, 5, 6, 1), 90, r"angle \(=90\) must be a multiple of .* 60"),
-        (fc.rotate_features, (1, 5, 5, 1), 90, "must be"),
+        (fc.rotate_field, (1, 5, 5, 8, 1), 30, r"angle \(=30\) must be a multiple of .* 45"),
+        (fc.rotate_field, (1, 5, 5, 6, 1), 90, r"angle \(=90\) must be a multiple of .* 60"),
+        (fc.rotate_field, (1, 5, 5, 1), 90, "must be"),
     ],
 )
 def test_bad_input_is_named(function, shape, angle, message):

@@ -162,7 +162,7 @@ def test_another_model_is_named(saved):
 @pytest.mark.parametrize("old", [False, True], ids=["digest", "the bases themselves, as of old"])
 def test_another_basis_is_an_error(tmp_path, old):
     model, plain = (abstract_model(build(name)) for name in ("lenet_fconv", "lenet"))
-    ours, folder = model.conv.fourier_basis.values, tmp_path
+    ours, folder = model.conv.sampled_basis.values, tmp_path
 
     def record(values):
         return {"conv": np.asarray(values).tolist() if old else checkpoints._sketch(np.asarray(values))}

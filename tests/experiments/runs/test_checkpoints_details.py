@@ -256,7 +256,7 @@ def test_bases_bear_the_names_of_their_layers():
             self.stage, self.dense = Stage(), nnx.Linear(2, 2, rngs=nnx.Rngs(0))
 
     record = checkpoints.basis_record(Network())
-    assert record == {"stage.conv": checkpoints._sketch(Network().stage.conv.fourier_basis.values)}
+    assert record == {"stage.conv": checkpoints._sketch(Network().stage.conv.sampled_basis.values)}
 
 
 def test_a_reader_opens_to_read_only_and_closes(saved, monkeypatch):

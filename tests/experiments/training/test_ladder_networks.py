@@ -55,4 +55,4 @@ def test_only_the_mean_over_space_makes_quarter_turns_exact(ladder):
 def test_a_flatten_is_what_the_mean_over_space_replaces():
     names = [name for name, _ in LadderLeNet(RUNGS.index("mean over space") - 1, rngs=nnx.Rngs(0)).stages]
     assert "flatten" not in names
-    assert names[3:5] == ["max_over_rotations", "mean_over_space"]
+    assert names[3:5] == ["max_over_group", "mean_over_space"]

@@ -45,7 +45,7 @@ def test_sizes_of_the_stages(networks, name):
 
 def test_initial_coefficients_are_as_published(networks):
     conv = networks["fconv_mnist"].conv4
-    bound = np.sqrt(6 / (32 * conv.fourier_basis.rank)) * conv.fourier_basis.weights
+    bound = np.sqrt(6 / (32 * conv.sampled_basis.rank)) * conv.sampled_basis.weights
     scaled = np.asarray(conv.coefficients[...]) / bound
     assert np.max(np.abs(scaled)) <= 1.0 + 1e-6
     np.testing.assert_allclose(np.std(scaled, axis=(0, 1, 2)), 1 / np.sqrt(3), rtol=0.03)
