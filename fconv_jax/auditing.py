@@ -1,7 +1,9 @@
 """Where a network loses turns: every stage measured, and the first that breaks quarter turns named with its reason."""
 
+import contextlib
 import dataclasses
 import math
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from fconv_jax._checks import finite, whole
 from fconv_jax._precision import norm, relative_error, tolerance, widened
 from fconv_jax.calls import inner_calls, stage_calls
 from fconv_jax.draws import draw
+from fconv_jax.layers import EquivarianceWarning
 from fconv_jax.reasons import between, reason
 from fconv_jax.transforms import inside_disk, rotate
 
@@ -121,7 +124,8 @@ def audit(
     model = nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
 
     def run(x):
-        calls = stage_calls(model, x) if hasattr(model, "stages") else inner_calls(model, x)
+        with _no_warnings():
+            calls = stage_calls(model, x) if hasattr(model, "stages") else inner_calls(model, x)
         for call in calls:
             if not isinstance(call.y, jax.Array):
                 raise ValueError(f"{call.name} returns a {type(call.y).__name__}, but an audit needs one array")
@@ -153,6 +157,14 @@ def audit(
         )
         before = call.name
     return Audit(tuple(reports))
+
+
+@contextlib.contextmanager
+def _no_warnings():
+    """A stride that does not fit becomes a reason."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EquivarianceWarning)
+        yield
 
 
 def _checked_images(shape, images):
@@ -196,7 +208,8 @@ def _own_error(call, key):
         others = [rotate(other, 90) if other.ndim in (4, 5) else other for other in call.others]
     except ValueError:
         return math.nan  # a field without rotations by quarter turns
-    return _error(call.function(turned, *others), call.function(x, *call.others), 90)
+    with _no_warnings():
+        return _error(call.function(turned, *others), call.function(x, *call.others), 90)
 
 
 def _error(actual, value, angle, margin=None):

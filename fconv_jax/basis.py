@@ -171,7 +171,7 @@ class Fourier:
         p = None if isinstance(self.num_frequencies, str) else self.num_frequencies
         if self.num_frequencies == "few" and kernel_size > 1:
             p = max(2, (kernel_size + 1) // 2)
-        return fourier_basis(kernel_size, group, p, smooth=self.smooth, mask=self.mask)
+        return fourier_basis(kernel_size, _short(group), p, smooth=self.smooth, mask=self.mask)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +180,13 @@ class Bicubic:
 
     def sampled(self, kernel_size: int, group: Group | int) -> FourierBasis:
         """Returns the functions for a kernel size and a group."""
-        return bicubic_basis(kernel_size, group)
+        return bicubic_basis(kernel_size, _short(group))
+
+
+def _short(group):
+    """C_t as t, as users call a basis: one entry of the cache for both."""
+    group = as_group(group)
+    return group if group.reflections else group.num_rotations
 
 
 REFERENCE = Fourier("all", mask="adaptive")

@@ -122,11 +122,8 @@ class _FConv(nnx.Module):
 
     def convolve_with(self, x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
         """Returns the layer's output for a filter and a bias in place of its own."""
-        axes = (self.group.order, self.in_features) if self._from_field else (self.in_features,)
-        # `convolve_fields` tells a filter's axes by the input's: there 8 channels may pass for 8 elements.
-        if x.ndim < 2 + len(axes) or x.shape[-len(axes) :] != axes:
-            raise ValueError(f"input of shape {x.shape} must be [batch, height, width, {', '.join(map(str, axes))}]")
-        leading, image = x.shape[: -2 - len(axes)], x.shape[-2 - len(axes) :]
+        first = self._first_axis(x)
+        leading, image = x.shape[:first], x.shape[first:]
         if len(leading) != 1:  # as nnx.Conv: none, or several axes of images
             x = x.reshape(math.prod(leading), *image)
         self._warn(image)
@@ -143,6 +140,14 @@ class _FConv(nnx.Module):
         )
         return y if len(leading) == 1 else y.reshape(*leading, *y.shape[1:])
 
+    def _first_axis(self, x):
+        """Where an image's axes begin, after those of the batch, if the last ones are the layer's."""
+        axes = (self.group.order, self.in_features) if self._from_field else (self.in_features,)
+        # `convolve_fields` tells a filter's axes by the input's: there 8 channels may pass for 8 elements.
+        if x.ndim < 2 + len(axes) or x.shape[-len(axes) :] != axes:
+            raise ValueError(f"input of shape {x.shape} must be [batch, height, width, {', '.join(map(str, axes))}]")
+        return x.ndim - 2 - len(axes)
+
     def _warn(self, image):
         room = [size + 2 * padding_width(self.padding, self._reach()) - self._reach() for size in image[:2]]
         misfits = [r % self.strides for r in room if isinstance(r, int) and r % self.strides]
@@ -151,6 +156,7 @@ class _FConv(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the layer's output."""
+        self._first_axis(x)  # before the work of expanding
         return self.convolve_with(x, self.filter(), None if self.bias is None else self.bias[...])
 
 

@@ -126,7 +126,7 @@ blur = fc.torch_reference.corner_blur_pool
     [
         (lambda: create("lenet"), "conv", "plain"),
         (lambda: Net(strides=2), "conv2", "stride of 2"),
-        (lambda: Net(num_rotations=6), "conv1", "none of its 6 rotations"),
+        (lambda: Net(num_rotations=6), "conv1", "not among its 6 rotations"),
         (lambda: Net(lambda x: fc.torch_reference.corner_max_pool(x, 3)), "corner_max_pool", "28 -> 9"),
         (lambda: Net(lambda x: blur(x, 5, strides=2, padding=0), 1, 8), "corner_blur_pool", "28 -> 12"),
         (lambda: Small(lambda x: blur(x, 5, strides=2)), "corner_blur_pool", "5 at a stride of 2 with padding 2"),
