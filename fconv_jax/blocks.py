@@ -17,13 +17,14 @@ from fconv_jax.resampling import upsample
 NORMS = ("batch", "layer", None)
 
 
-def field_norm(norm: str | None, features: int, **options) -> nnx.Module | None:
+def field_norm(norm: str | None, features: int, *, field: bool = True, **options) -> nnx.Module | None:
     """Returns a norm of Flax that every element of a group leaves as it is, for fields and images.
 
     Args:
       norm: `"batch"` (over batch, space and group, momentum 0.9), `"layer"` (at each pixel, over group and features,
         of an image over features) or `None`.
       features: the field's; scale and bias are one number for each.
+      field: whether it is for fields `[batch, height, width, g, features]`, or for images.
       **options: `dtype`, `param_dtype`, `rngs` of the norm.
 
     Raises:
@@ -33,15 +34,9 @@ def field_norm(norm: str | None, features: int, **options) -> nnx.Module | None:
         raise ValueError(f"norm (={norm!r}) must be 'batch', 'layer' or None")
     if norm is None:
         return None
-    return nnx.BatchNorm(features, momentum=0.9, **options) if norm == "batch" else _LayerNorm(features, **options)
-
-
-class _LayerNorm(nnx.LayerNorm):
-    """Over group and features of a field `[batch, height, width, g, c]`, over the features of an image."""
-
-    def __call__(self, x, **options):
-        self.reduction_axes = (-2, -1) if x.ndim == 5 else (-1,)
-        return super().__call__(x, **options)
+    if norm == "batch":
+        return nnx.BatchNorm(features, momentum=0.9, **options)
+    return nnx.LayerNorm(features, reduction_axes=(-2, -1) if field else -1, **options)
 
 
 class ConvBlock(nnx.Module):
@@ -64,7 +59,7 @@ class ConvBlock(nnx.Module):
 
     def __init__(self, in_features, out_features, kernel_size=3, group=8, *, lift=False, norm="batch", **options):
         self.conv = _conv(in_features, out_features, kernel_size, group, lift=lift, use_bias=norm is None, **options)
-        self.norm = field_norm(norm, out_features, **_types(options))
+        self.norm = field_norm(norm, out_features, field=group is not None, **_types(options))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the output field of a field, or of an image with `lift`."""
@@ -124,8 +119,11 @@ class ResidualBlock(nnx.Module):
         def conv(before, k=kernel_size):
             return _conv(before, sizes[1], k, group, **options)
 
-        self.conv1, self.norm1 = conv(sizes[0]), field_norm(norm, sizes[1], **_types(options))
-        self.conv2, self.norm2 = conv(sizes[1]), field_norm(norm, sizes[1], **_types(options))
+        def normed():
+            return field_norm(norm, sizes[1], field=group is not None, **_types(options))
+
+        self.conv1, self.norm1 = conv(sizes[0]), normed()
+        self.conv2, self.norm2 = conv(sizes[1]), normed()
         self.shortcut = conv(sizes[0], 1) if sizes[0] != sizes[1] else None
         self.residual_scale, self.final_relu = residual_scale, final_relu
 

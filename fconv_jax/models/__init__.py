@@ -1,14 +1,19 @@
-"""Networks by name: the report's, the paper's and the invariant ones."""
+"""Networks by name: the report's, the paper's, the invariant ones, and ResNet, U-Net and EDSR for any images."""
 
 import functools
+import math
 
+import jax
 from flax import nnx
 
 from fconv_jax._checks import whole
 from fconv_jax.models.alexnet import AlexNet
+from fconv_jax.models.edsr import EDSR
 from fconv_jax.models.fconv_mnist import fconv_mnist, fconv_mnist_simple
 from fconv_jax.models.invariant import alexnet_fconv_invariant, lenet_fconv_invariant
 from fconv_jax.models.lenet import ClassicLeNet, LeNet
+from fconv_jax.models.resnet import ResNet
+from fconv_jax.models.unet import UNet
 
 MODELS = {
     "lenet": LeNet,
@@ -20,6 +25,9 @@ MODELS = {
     "fconv_mnist": fconv_mnist,
     "lenet_fconv_invariant": lenet_fconv_invariant,
     "alexnet_fconv_invariant": alexnet_fconv_invariant,
+    "resnet18_fconv": ResNet,
+    "unet_fconv": UNet,
+    "edsr_fconv": EDSR,
 }
 
 
@@ -51,3 +59,36 @@ def create(
         raise ValueError(f"init (={init!r}) must be 'report' or 'he'")
     sizes = {"num_classes": whole("num_classes", num_classes), "in_features": whole("in_features", in_features)}
     return MODELS[name](**sizes, init=init, rngs=rngs, **options)
+
+
+def num_parameters(model: nnx.Module) -> int:
+    """Returns how many numbers are trained."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def plain_twin(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
+    """Returns `resnet18_fconv`, `unet_fconv` or `edsr_fconv` of plain convolutions, with as many parameters.
+
+    Its width is the one with which it comes nearest to the F-Conv network's number of parameters.
+
+    Args:
+      name: the F-Conv network's.
+      rngs: its `params` stream draws the parameters.
+      **options: the F-Conv network's, as in `create`; `group` and `width` say what is to be matched.
+
+    Raises:
+      ValueError: a network without a plain twin.
+    """
+    if MODELS.get(name) not in (ResNet, UNet, EDSR):
+        raise ValueError(f"name (={name!r}) must be resnet18_fconv, unet_fconv or edsr_fconv")
+
+    def count(options):
+        return num_parameters(nnx.eval_shape(lambda: create(name, rngs=nnx.Rngs(0), **options)))
+
+    wanted, sizes = count(options), {}
+    for width in range(1, 1000):
+        sizes[width] = abs(count({**options, "group": None, "width": width}) - wanted)
+        if width > 1 and sizes[width] > sizes[width - 1]:
+            break
+    nearest = min(sizes, key=lambda width: sizes[width])
+    return create(name, rngs=rngs, **{**options, "group": None, "width": nearest})

@@ -1,0 +1,110 @@
+"""ResNet, U-Net and EDSR: exact under quarter turns and mirrors, also after training; plain twins are not."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import fconv_jax as fc
+from fconv_jax import models
+
+GROUPS = [fc.Group(8), fc.Group(4, reflections=True)]
+SMALL = {
+    "resnet18_fconv": {"width": 2},
+    "resnet18_fconv, layer norm, large": {"width": 2, "norm": "layer", "large": True},
+    "unet_fconv": {"width": 2, "depth": 2},
+    "unet_fconv, vectors": {"width": 2, "depth": 1, "output": "vectors", "norm": "layer"},
+    "edsr_fconv": {"width": 2, "blocks": 1},
+    "edsr_fconv, x 3": {"width": 2, "blocks": 1, "scale": 3},
+    "edsr_fconv, x 4": {"width": 2, "blocks": 1, "scale": 4},
+}
+
+
+def create(case, **options):
+    return models.create(case.split(",")[0], in_features=2, num_classes=3, rngs=nnx.Rngs(0), **SMALL[case], **options)
+
+
+def image(size=16):
+    return jnp.asarray(np.random.RandomState(0).normal(size=(2, size, size, 2)), jnp.float32)
+
+
+def moved(case, move):
+    """`move` of images and of the output: logits stay, vectors rotate as such."""
+    of_image = functools.partial(fc.rotate_image, angle=90) if move == "90" else fc.mirror_image
+    of_vectors = functools.partial(fc.rotate_vectors, angle=90) if move == "90" else fc.mirror_vectors
+    return of_image, (lambda y: y) if "resnet" in case else of_vectors if "vectors" in case else of_image
+
+
+def worst(model, case, group):
+    errors = []
+    for move in ["90"] + ["mirror"] * group.reflections:
+        before, after = moved(case, move)
+        expected = after(model(image()))
+        errors.append(float(jnp.linalg.norm(model(before(image())) - expected) / jnp.linalg.norm(expected)))
+    return max(errors)
+
+
+def trained(model):
+    """A few steps towards noise, which has no symmetry."""
+    optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
+    target = jnp.asarray(np.random.RandomState(1).normal(size=model(image()).shape), jnp.float32)
+
+    @nnx.jit
+    def step(model, optimizer):
+        gradients = nnx.grad(lambda model: jnp.mean((model(image()) - target) ** 2))(model)
+        optimizer.update(model, gradients)
+
+    for _ in range(3):
+        step(model, optimizer)
+    return model
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=str)
+@pytest.mark.parametrize("case", SMALL)
+def test_quarter_turns_and_mirrors_are_exact_before_and_after_training(case, group):
+    model = create(case, group=group)
+    model.eval()
+    assert worst(nnx.jit(model), case, group) < 1e-5
+    before = jax.tree.map(np.asarray, nnx.state(model, nnx.Param))
+    model.train()
+    trained(model).eval()
+    assert not jax.tree.all(jax.tree.map(np.array_equal, before, nnx.state(model, nnx.Param)))
+    assert worst(nnx.jit(model), case, group) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["resnet18_fconv", "unet_fconv", "edsr_fconv"])
+def test_the_plain_twin_has_as_many_parameters_and_no_law(name):
+    options = SMALL[name] | {"in_features": 2, "num_classes": 3, "group": 8}
+    twin, ours = models.plain_twin(name, rngs=nnx.Rngs(0), **options), create(name, group=8)
+    assert 0.7 < models.num_parameters(twin) / models.num_parameters(ours) < 1.4
+    twin.eval()
+    assert worst(nnx.jit(twin), name, fc.Group(8)) > 0.05
+
+
+def test_shapes():
+    assert create("resnet18_fconv")(jnp.ones((1, 33, 47, 2))).shape == (1, 3)
+    assert create("unet_fconv")(jnp.ones((1, 8, 12, 2))).shape == (1, 8, 12, 3)
+    assert create("unet_fconv, vectors")(jnp.ones((1, 8, 12, 2))).shape == (1, 8, 12, 2, 3)
+    assert create("edsr_fconv, x 3")(jnp.ones((1, 5, 7, 2))).shape == (1, 15, 21, 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: create("unet_fconv")(jnp.ones((1, 9, 8, 2))), "sides that are multiples of 4"),
+        (lambda: models.create("unet_fconv", output="flow", rngs=nnx.Rngs(0)), r"output \(='flow'\) must be mask or"),
+        (lambda: models.create("unet_fconv", output="vectors", group=None, rngs=nnx.Rngs(0)), "with a group"),
+        (lambda: models.create("edsr_fconv", scale=5, rngs=nnx.Rngs(0)), r"scale \(=5\) must be one of 1, 2, 3, 4"),
+        (lambda: models.create("resnet18_fconv", norm="group", rngs=nnx.Rngs(0)), r"norm \(='group'\) must be"),
+        (lambda: models.create("resnet18_fconv", width=0, rngs=nnx.Rngs(0)), r"width \(=0\) must be"),
+        (lambda: models.create("edsr_fconv", init="xavier", rngs=nnx.Rngs(0)), r"init \(='xavier'\)"),
+        (lambda: models.plain_twin("lenet", rngs=nnx.Rngs(0)), "must be resnet18_fconv, unet_fconv or edsr_fconv"),
+    ],
+)
+def test_impossible_networks(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
