@@ -29,7 +29,7 @@ def mnist():
 
 
 def dark_on_light(image, seed=0, size=(200, 300)):
-    """An image of 28 x 28 as a picture of 200 x 300, anywhere in it."""
+    """An image of 28 x 28 on a sheet of 200 x 300, anywhere in it."""
     draw = np.random.default_rng(seed)
     side = int(draw.integers(100, 190))
     large = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
@@ -52,11 +52,11 @@ def sevens(tmp_path, mnist):
     return [tmp_path / name for name in ("dark.png", "light.jpg", "grey.webp")]
 
 
-def test_pictures_of_test_digits_are_named_as_the_digits_themselves(mnist):
+def test_sheets_of_test_digits_are_named_as_the_digits_themselves(mnist):
     images, labels = mnist
     expected = predicting._probabilities(MODEL, images[..., None].astype(np.float32) / 255)
-    pictures = [np.asarray(dark_on_light(image, seed), np.float32) / 255 for seed, image in enumerate(images)]
-    found = predicting._probabilities(MODEL, np.stack([digits.prepare(picture) for picture in pictures])[..., None])
+    sheets = [np.asarray(dark_on_light(image, seed), np.float32) / 255 for seed, image in enumerate(images)]
+    found = predicting._probabilities(MODEL, np.stack([digits.prepare(sheet) for sheet in sheets])[..., None])
     assert np.mean(found.argmax(1) == expected.argmax(1)) >= 0.95
     assert np.mean(found.argmax(1) == labels) >= 0.95
     assert np.mean(found.max(1) < predicting.LEAST_PROBABILITY) <= 0.06
