@@ -252,3 +252,6 @@ FIELDS = {one.name: one for one in dataclasses.fields(RunConfig)}
 
 EXPORT_FORMATS = {"safetensors": "a folder that fconv_jax.from_pretrained loads"}
 """What a trained network can be written as, and what that is."""
+
+WEIGHTS = "lenet_fconv_invariant_mnist_5k"
+"""The packaged network that answers where none is named: trained on rotated digits, it reads them at any angle."""

@@ -28,6 +28,18 @@ def pytest_unconfigure(config):
     shutil.rmtree(getattr(config, "compiled", ""), ignore_errors=True)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """A test marked `unoptimized`, and the processes it starts, compile in half the time."""
+    import jax  # after `pytest_configure` has set what it reads
+
+    unoptimized = item.get_closest_marker("unoptimized") is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(unoptimized)))
+        jax.config.update("jax_disable_most_optimizations", unoptimized)
+        return (yield)
+
+
 @pytest.fixture(scope="session")
 def goldens():
     """Loads a file of the PyTorch reference's numbers, see `tests.goldens.load`."""

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from experiments import evaluate, report, run, sweep
+from experiments import evaluate, export, predict, report, run, sweep
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -16,15 +16,16 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_example_runs_and_is_invariant():
-    (example,) = blocks("python")
+def test_the_examples_run_and_the_first_is_invariant():
+    example, trained = blocks("python")
+    exec(compile(trained, "README.md", "exec"), {"__name__": "readme"})
     assert "assert jnp.allclose" in example
     exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
 
 
 def test_the_example_can_fail():
     """Negative control: one rotation alone is not invariant."""
-    (example,) = blocks("python")
+    example, _ = blocks("python")
     plain = example.replace("fc.max_over_group(nnx.relu(self.conv2(x)))", "nnx.relu(self.conv2(x))[..., 0, :]")
     assert plain != example
     with pytest.raises(AssertionError):
@@ -32,7 +33,8 @@ def test_the_example_can_fail():
 
 
 def test_every_command_is_accepted():
-    parsers = {"run": run.parser(), "evaluate": evaluate.parser(), "sweep": sweep.parser(), "report": report.parser()}
+    doors = {"run": run, "evaluate": evaluate, "sweep": sweep, "report": report, "predict": predict, "export": export}
+    parsers = {name: door.parser() for name, door in doors.items()}
     found = re.findall(r"python -m experiments\.(\w+)([^\n`#&]*)", "\n".join(blocks("bash")))
     assert {name for name, _ in found} == set(parsers)
     for name, arguments in found:

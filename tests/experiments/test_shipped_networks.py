@@ -17,10 +17,8 @@ from tests.experiments import helpers
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "checkpoints").glob("setting*_lenet_fconv_invariant_mnist_5k"))
-PARAMETERS = [
-    pytest.param(path, id=path.name[:8], marks=() if number == 0 else pytest.mark.slow)
-    for number, path in enumerate(SHIPPED)
-]
+MARKS = [(), pytest.mark.long, pytest.mark.slow, pytest.mark.long]  # setting 3 has angles too; 2 and 4 only what 1 has
+PARAMETERS = [pytest.param(path, id=path.name[:8], marks=marks) for path, marks in zip(SHIPPED, MARKS, strict=True)]
 EXACT = 1e-5  # of the largest logit: the order of float32 sums
 # Another machine's sums may move a digit or two of 1,000 over the border between two classes.
 TWO_DIGITS = 0.002

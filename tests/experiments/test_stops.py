@@ -81,7 +81,7 @@ def test_a_missing_package_is_one_line_before_anything_is_done(tmp_path, name, w
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("locale", "flags"),
-    [({}, []), ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, []), ({}, ["-OO"])],
+    [({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, []), ({}, ["-OO"])],
 )
 def test_a_run_ends_whoever_reads(tmp_path, locale, flags):
     """Its reader leaves after the first line; names are printed as they are, in a command that can be pasted."""

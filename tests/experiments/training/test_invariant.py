@@ -32,7 +32,8 @@ def train(network, split, layout, seeds, batch_size, steps):
 
 
 @pytest.mark.parametrize(
-    ("name", "batch_size", "steps"), [("lenet_fconv_invariant", 16, 4), ("alexnet_fconv_invariant", 4, 1)]
+    ("name", "batch_size", "steps"),
+    [("lenet_fconv_invariant", 16, 4), pytest.param("alexnet_fconv_invariant", 4, 1, marks=pytest.mark.long)],
 )
 def test_invariant_before_and_after_training(name, batch_size, steps):
     network = networks.build(name)

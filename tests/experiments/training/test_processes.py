@@ -16,7 +16,7 @@ def start(tmp_path, name, **variables):
     command = [sys.executable, "-m", "experiments.run", *OPTIONS, "--num-seeds", "2"]
     command += ["--data-dir", str(tmp_path / "data"), "--output", str(tmp_path / name)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("XLA_", "JAX_"))}
-    environment |= {"JAX_ENABLE_COMPILATION_CACHE": "false", **variables}
+    environment |= {"JAX_ENABLE_COMPILATION_CACHE": "false", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", **variables}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
