@@ -78,7 +78,7 @@ def lenet_state(seed=0, fconv=True):
     rng = np.random.default_rng(seed)
     state = dense_entries(rng, "fc1", 120, 2304) | dense_entries(rng, "fc2", 10, 120)
     if fconv:
-        state |= fconv_entries("conv1", fc.sampled_basis(5, 8), (2, 1, 1), seed)
+        state |= fconv_entries("conv1", fc.fourier_basis(5, 8), (2, 1, 1), seed)
     else:
         state |= {"conv1.weight": rng.normal(size=(16, 1, 5, 5)), "conv1.bias": rng.normal(size=16)}
     return {name: value.astype(np.float32) for name, value in state.items()}
@@ -90,7 +90,7 @@ def fconv_mnist_state(model, num_layers):
     state = {"pool3.filter": np.ones((1, 1, 5, 5))}
     for number in range(1, num_layers + 1):
         conv, prefix = getattr(model, f"conv{number}"), f"block{number}.0"
-        sizes = (conv.out_features, conv.in_features, 1 if number == 1 else conv.num_rotations)
+        sizes = (conv.out_features, conv.in_features, 1 if number == 1 else conv.group.order)
         state |= fconv_entries(prefix, conv.sampled_basis, sizes, number, bias=False) | {f"{prefix}.filter": np.ones(3)}
         state |= norm_entries(rng, f"block{number}.1.BN", conv.out_features)
     width = model.dense1.in_features

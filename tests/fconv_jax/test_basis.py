@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import fconv_jax.basis
-from fconv_jax import bicubic_basis, fourier_basis
-from fconv_jax.basis import layer_basis
+from fconv_jax import Fourier, bicubic_basis, fourier_basis
 from tests import goldens
 from tests.fconv_jax import oracle
 
@@ -149,7 +148,7 @@ def test_without_canonical_blocks_the_basis_does_depend_on_the_decomposition(mon
 
 DIGEST = """
 import hashlib
-from fconv_jax import bicubic_basis, fourier_basis
+from fconv_jax import Fourier, bicubic_basis, fourier_basis
 digest = hashlib.sha256()
 for size in [(3, 8), (5, 8), (4, 6), (7, 12, 5), (9, 16)]:
     digest.update(fourier_basis.__wrapped__(*size).values.tobytes())
@@ -183,7 +182,7 @@ def test_thirty_bases_of_one_size_take_under_a_second():
     for _ in range(3):
         fourier_basis.cache_clear()
         start = time.perf_counter()
-        bases = {id(layer_basis("fourier", 7, 8, 5, True, "adaptive")) for _ in range(30)}
+        bases = {id(Fourier(5, mask="adaptive").sampled(7, 8)) for _ in range(30)}
         seconds.append(time.perf_counter() - start)
         assert len(bases) == 1
     assert min(seconds) < 1.0
@@ -209,17 +208,16 @@ def test_bicubic_basis_at_rotation_zero_is_one_pixel_each():
 @pytest.mark.parametrize(
     ("build", "arguments", "message"),
     [
-        (fourier_basis, (1, 8), r"kernel_size \(=1\) must be at least 2"),
-        (fourier_basis, (0, 8), r"kernel_size \(=0\) must be at least 2"),
-        (fourier_basis, (-3, 8), r"kernel_size \(=-3\) must be at least 2"),
+        (fourier_basis, (0, 8), r"kernel_size \(=0\) must be a whole number of at least 1"),
+        (fourier_basis, (-3, 8), r"kernel_size \(=-3\) must be a whole number of at least 1"),
         (fourier_basis, (5.0, 8), r"kernel_size \(=5.0\) must be a whole number"),
         (fourier_basis, (True, 8), r"kernel_size \(=True\) must be a whole number"),
         (fourier_basis, ("5", 8), r"kernel_size \(='5'\) must be a whole number"),
-        (fourier_basis, (5, 0), r"num_rotations \(=0\) must be at least 1"),
-        (fourier_basis, (5, -4), r"num_rotations \(=-4\) must be at least 1"),
-        (fourier_basis, (5, 8.0), r"num_rotations \(=8.0\) must be a whole number"),
-        (fourier_basis, (5, True), r"num_rotations \(=True\) must be a whole number"),
-        (fourier_basis, (5, None), r"num_rotations \(=None\) must be a whole number"),
+        (fourier_basis, (5, 0), r"group \(=0\) must be a Group or a number of rotations of at least 1"),
+        (fourier_basis, (5, -4), r"group \(=-4\) must be a Group or a number"),
+        (fourier_basis, (5, 8.0), r"group \(=8.0\) must be a Group or a number"),
+        (fourier_basis, (5, True), r"group \(=True\) must be a Group or a number"),
+        (fourier_basis, (5, None), r"group \(=None\) must be a Group or a number"),
         (fourier_basis, (5, 8, 1), r"num_frequencies \(=1\) must be between 2 and kernel_size \(=5\)"),
         (fourier_basis, (5, 8, 6), r"num_frequencies \(=6\) must be between 2 and kernel_size \(=5\)"),
         (fourier_basis, (5, 8, 4.0), r"num_frequencies \(=4.0\) must be a whole number"),
@@ -229,9 +227,9 @@ def test_bicubic_basis_at_rotation_zero_is_one_pixel_each():
             r"'round'\) must be one of adaptive, gaussian, fading",
         ),
         (bicubic_basis, (4, 8), r"kernel_size \(=4\) must be odd"),
-        (bicubic_basis, (1, 8), r"kernel_size \(=1\) must be at least 2"),
-        (layer_basis, ("bicubic", 5, 8, 3, True, "adaptive"), r"num_frequencies \(=3\) must be None for the bicubic"),
-        (layer_basis, ("wavelet", 5, 8, None, True, "adaptive"), r"'wavelet'\) must be 'fourier' or 'bicubic'"),
+        (fourier_basis, (1, 8, 1), r"num_frequencies \(=1\) must be between 2 and kernel_size \(=1\)"),
+        (Fourier, ("some",), r"num_frequencies \(='some'\) must be 'few', 'all' or a whole number"),
+        (functools.partial(Fourier, mask="round"), (), r"'round'\) must be one of adaptive, gaussian, fading"),
     ],
 )
 def test_impossible_bases(build, arguments, message):

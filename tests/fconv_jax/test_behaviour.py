@@ -60,9 +60,10 @@ def test_layers_take_an_empty_batch_and_its_gradient_is_zero(name):
         np.testing.assert_array_equal(leaf, jnp.zeros_like(leaf))
 
 
-@pytest.mark.parametrize("name", fc.models.MODELS)
+@pytest.mark.parametrize("name", [name for name in fc.models.MODELS if name not in ("unet_fconv", "edsr_fconv")])
 def test_models_take_an_empty_batch(name):
-    model = nnx.eval_shape(lambda: fc.models.create(name, rngs=nnx.Rngs(0)))
+    options = {"width": 2} if "resnet" in name else {}
+    model = nnx.eval_shape(lambda: fc.models.create(name, rngs=nnx.Rngs(0), **options))
     graph, state = nnx.split(model)
     state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype) if leaf.dtype.kind in "fi" else leaf, state)
     model = nnx.merge(graph, state)
@@ -182,7 +183,7 @@ def test_an_angle_may_be_of_numpy_or_jax():
 EXPORTED = {
     "lift": (make(fc.LiftingFConv, padding="SAME"), "b, h, w, 2"),
     "group": (make(fc.GroupFConv, padding="SAME"), "b, h, w, 4, 2"),
-    "project": (make(fc.ProjectingFConv, strides=2), "b, h, w, 4, 2"),
+    "project": (make(fc.ProjectingFConv, kernel_size=4, padding=1, strides=2), "b, h, w, 4, 2"),
     "pointwise": (make(Group1x1), "b, h, w, 4, 2"),
     "upsample": (fc.upsample, "b, h, w, 4, 2"),
     "max_over_group": (fc.max_over_group, "b, h, w, 4, 2"),

@@ -69,11 +69,11 @@ def test_padding_width(padding, k, width):
     ("padding", "k", "message"),
     [
         ("SAME", 4, r"padding 'SAME' needs an odd kernel_size \(=4\)"),
-        ("same", 3, r"padding \(='same'\) must be 'VALID', 'SAME' or a number"),
+        ("same", 3, r"padding \(='same'\) must be 'VALID', 'SAME', 'CIRCULAR', 'REFLECT' or a number"),
         (-1, 3, r"padding \(=-1\) must not be negative"),
-        (1.0, 3, r"padding \(=1.0\) must be 'VALID', 'SAME' or a number"),
-        (True, 3, r"padding \(=True\) must be 'VALID', 'SAME' or a number"),
-        (None, 3, r"padding \(=None\) must be 'VALID', 'SAME' or a number"),
+        (1.0, 3, r"padding \(=1.0\) must be 'VALID', 'SAME', 'CIRCULAR', 'REFLECT' or a number"),
+        (True, 3, r"padding \(=True\) must be 'VALID', 'SAME', 'CIRCULAR', 'REFLECT' or a number"),
+        (None, 3, r"padding \(=None\) must be 'VALID', 'SAME', 'CIRCULAR', 'REFLECT' or a number"),
     ],
 )
 def test_impossible_padding(padding, k, message):
@@ -90,7 +90,9 @@ def test_impossible_padding(padding, k, message):
         ((2, 9, 9, 3), {"strides": 0}, r"strides \(=0\) must be a whole number of at least 1"),
         ((2, 9, 9, 3), {"strides": -1}, r"strides \(=-1\) must be a whole number of at least 1"),
         ((2, 9, 9, 3), {"strides": 2.0}, r"strides \(=2.0\) must be a whole number of at least 1"),
-        ((2, 9, 9, 3), {"padding": "CIRCULAR"}, r"padding \(='CIRCULAR'\)"),
+        ((2, 9, 9, 3), {"padding": ((1, 1), (0, 1))}, r"padding \(=.*a pair of equal ones"),
+        ((2, 2, 9, 3), {"padding": "REFLECT"}, r"an image of 2 x 9 is too small to be reflected by 2 pixels"),
+        ((2, 9, 9, 3), {"kernel_dilation": 3}, r"an image of 9 x 9 with padding 0 is below the kernel \(=13\)"),
     ],
 )
 def test_impossible_convolutions(shape, options, message):

@@ -206,4 +206,4 @@ def test_meshes():
     command = [sys.executable, "-W", "error", "-m", "tests.fconv_jax.meshes"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("equal") == 2 * 21
+    assert done.stdout.count("equal") == 2 * 29

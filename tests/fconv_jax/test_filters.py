@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from fconv_jax import fourier_basis, group_filter, lifting_filter, pointwise_filter, projecting_filter, rotation_shift
+from fconv_jax import Group, fourier_basis, group_filter, lifting_filter, projecting_filter
 from tests import goldens
 from tests.fconv_jax import oracle
 from tests.fconv_jax.arrays import assert_close
@@ -38,15 +38,16 @@ def test_oracle(kind, k, t):
     assert_close(FILTERS[kind](oracle.coefficients(weights, kind), basis), expected, FILTER_TOLERANCE)
 
 
-@pytest.mark.parametrize("t", [1, 3, 4, 8])
-def test_pointwise_filter(t):
-    """F[a, n, o, m] = c[(a - o) mod t, n, m], entry by entry."""
-    coefficients = numbers(t, 2, 3, seed=1)
-    actual = np.asarray(pointwise_filter(coefficients))
-    assert actual.shape == (t, 2, t, 3)
-    for a in range(t):
-        for o in range(t):
-            np.testing.assert_array_equal(actual[a, :, o], coefficients[(a - o) % t])
+@pytest.mark.parametrize("group", [Group(1), Group(3), Group(8), Group(4, True)], ids=str)
+def test_a_pointwise_filter(group):
+    """F[a, n, o, m] = c[o^-1 a, n, m], entry by entry; for rotations o^-1 a = (a - o) mod t."""
+    coefficients = numbers(group.order, 2, 3, 1, seed=1)
+    actual = np.asarray(group_filter(coefficients, fourier_basis(1, group).values, group))[0, 0]
+    assert actual.shape == (group.order, 2, group.order, 3)
+    for a in range(group.order):
+        for o in range(group.order):
+            before = group.product[group.inverse[o], a] if group.reflections else (a - o) % group.order
+            np.testing.assert_array_equal(actual[a, :, o], coefficients[before, ..., 0])
 
 
 @pytest.mark.parametrize("t", [4, 8])
@@ -54,12 +55,8 @@ def test_golden_pointwise_filter(t):
     golden = Golden(f"conv1x1_reg_t{t}")
     expected = oracle.kernel(golden.filter, "reg", t)[0, 0]
     # Not equal bit for bit: the reference sums zeros beside each entry.
-    assert_close(pointwise_filter(golden.coefficients[..., 0]), expected, FILTER_TOLERANCE)
-
-
-def test_rotation_shift():
-    np.testing.assert_array_equal(rotation_shift(3), [[0, 2, 1], [1, 0, 2], [2, 1, 0]])
-    np.testing.assert_array_equal(rotation_shift(1), [[0]])
+    actual = group_filter(golden.coefficients, fourier_basis(1, t).values)[0, 0]
+    assert_close(actual, expected, FILTER_TOLERANCE)
 
 
 @pytest.mark.parametrize("kind", FILTERS)
@@ -84,8 +81,7 @@ def test_jit_vmap_and_grad(kind):
         (projecting_filter, [(1, 2, 8), (3, 3, 4, 9)], "have 8 numbers a filter, the basis has 9 functions"),
         (group_filter, [(1, 2, 9), (3, 3, 4, 9)], r"\(1, 2, 9\) must have 4 axes"),
         (group_filter, [(4, 1, 2, 8), (3, 3, 4, 9)], "have 8 numbers a filter, the basis has 9 functions"),
-        (group_filter, [(8, 1, 2, 9), (3, 3, 4, 9)], "have 8 rotations on their first axis, the basis has 4"),
-        (pointwise_filter, [(2, 3)], r"\(2, 3\) must have three axes"),
+        (group_filter, [(8, 1, 2, 9), (3, 3, 4, 9)], "have 8 elements on their first axis, the basis has 4"),
     ],
 )
 def test_wrong_shapes(function, shapes, message):

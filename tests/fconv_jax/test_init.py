@@ -19,10 +19,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 PROMISED = re.findall(
     r"\w+",
     """
-    FieldDropout FourierBasis GroupFConv LiftingFConv PointwiseFConv ProjectingFConv bicubic_basis blur_pool disk_mask
-    equivariance_error fourier_basis group_filter lifting_filter load_reference_weights max_over_group
-    mean_over_group models projecting_filter read_reference_checkpoint rotate_field rotate_image
-    spatial_max_pool spatial_mean_pool
+    Bicubic FieldDropout Fourier FourierBasis Group GroupFConv LiftingFConv ProjectingFConv bicubic_basis blur_pool
+    disk_mask equivariance_error fourier_basis from_vectors group_filter initializers lifting_filter max_over_group
+    mean_over_group mirror_field mirror_image mirror_vectors models projecting_filter restrict rotate_field rotate_image
+    rotate_vectors spatial_max_pool spatial_mean_pool to_vectors torch_reference upsample
     """,
 )
 
@@ -58,7 +58,7 @@ print(json.dumps({"output": output.getvalue(), "extra": sorted(extra), "backends
 def test_all_is_complete():
     public = {name for name in vars(fconv_jax) if not name.startswith("_")}
     submodules = {name for name in public if isinstance(getattr(fconv_jax, name), types.ModuleType)}
-    assert public - submodules | {"models"} == set(fconv_jax.__all__)
+    assert public - submodules | {"initializers", "models", "torch_reference"} == set(fconv_jax.__all__)
     assert len(set(fconv_jax.__all__)) == len(fconv_jax.__all__)
 
 

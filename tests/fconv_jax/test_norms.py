@@ -19,9 +19,8 @@ KEEP = {
     "instance": lambda: nnx.InstanceNorm(4, **RNGS),
 }
 BREAK = {
-    "a scale for each element": lambda: nnx.LayerNorm((8, 4), feature_axes=(-2, -1), reduction_axes=-1, **RNGS),
+    "a scale for each element": lambda: nnx.LayerNorm(8, feature_axes=-2, reduction_axes=(-2, -1), **RNGS),
     "over rows": lambda: nnx.LayerNorm(4, reduction_axes=1, **RNGS),
-    "group of the elements": lambda: nnx.GroupNorm(8, num_groups=2, **RNGS),
 }
 
 
@@ -45,13 +44,4 @@ def test_these_norms_keep_quarter_turns_and_mirrors(name):
 
 @pytest.mark.parametrize("name", BREAK)
 def test_these_do_not(name):
-    def swapped(x, norm):
-        return norm(x.swapaxes(3, 4)).swapaxes(3, 4)
-
-    norm = BREAK[name]()
-    function = (lambda x: swapped(x, norm)) if "elements" in name else norm
-    x, (rotate, _) = noise(2, 6, 6, 8, 4), moves()
-    if "elements" in name:
-        assert float(jnp.abs(function(rotate(x)) - rotate(function(x))).max()) > 0.01
-    else:
-        assert error(norm, rotate) > 0.01
+    assert error(BREAK[name](), moves()[0]) > 0.01

@@ -23,10 +23,10 @@ def test_layers_are_as_published(networks, name):
     model, (widths, rotations, num_dropped, rate) = networks[name], NETWORKS[name]
     for number, width in enumerate(widths, start=1):
         conv, norm = getattr(model, f"conv{number}"), getattr(model, f"norm{number}")
-        assert (conv.out_features, conv.num_rotations, conv.bias) == (width, rotations, None)
-        assert (conv.kernel_size, conv.num_frequencies) == ((7, 5) if number == 1 else (5, 4))
+        assert (conv.out_features, conv.group.order, conv.bias) == (width, rotations, None)
+        assert (conv.kernel_size, conv.basis.num_frequencies) == ((7, 5) if number == 1 else (5, 4))
         assert conv.padding == (1 if number in (1, len(widths)) else 2)
-        assert (conv.mask, conv.smooth) == ("gaussian", True)
+        assert (conv.basis.mask, conv.basis.smooth) == ("gaussian", True)
         assert (norm.momentum, norm.epsilon, norm.num_features) == (0.9, 1e-5, width)
     assert model.dense1.kernel.shape == (widths[-1], widths[-1])
     assert model.dense2.kernel.shape == (widths[-1], 10)

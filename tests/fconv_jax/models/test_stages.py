@@ -19,7 +19,7 @@ class Small(StagedModel):
 
     def __init__(self):
         rngs = nnx.Rngs(0)
-        self.lift = fconv_jax.LiftingFConv(1, 3, 5, 4, strides=4, padding="VALID", rngs=rngs)
+        self.lift = fconv_jax.LiftingFConv(1, 3, 8, 4, strides=4, padding="VALID", rngs=rngs)
         self.field_dropout, self.dropout = fconv_jax.FieldDropout(0.5), Dropout(0.5)
         self.dense = nnx.Linear(6 * 6 * 4 * 3, 10, rngs=rngs)
 
