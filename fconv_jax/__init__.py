@@ -1,6 +1,7 @@
 """Rotation-equivariant 2-D convolutions for JAX and Flax NNX: filters as Fourier series (F-Conv)."""
 
 from fconv_jax import models
+from fconv_jax.audit import audit
 from fconv_jax.basis import FourierBasis, bicubic_basis, fourier_basis
 from fconv_jax.blocks import ResidualBlock
 from fconv_jax.convolve import conv_general_dilated, convolution_algorithm, convolve, convolve_fields
@@ -21,7 +22,8 @@ from fconv_jax.pooling import (
 from fconv_jax.pretrained import from_pretrained, save_pretrained
 from fconv_jax.reference_checkpoint import read_reference_checkpoint
 from fconv_jax.reference_weights import load_reference_weights
-from fconv_jax.symmetry import assert_equivariant, audit, equivariance_error, rotate_features, rotate_image
+from fconv_jax.symmetry import assert_equivariant, equivariance_error
+from fconv_jax.turns import rotate_features, rotate_image, rotate_vectors
 
 __version__ = "0.1.0"
 
@@ -61,6 +63,7 @@ __all__ = [
     "read_reference_checkpoint",
     "rotate_features",
     "rotate_image",
+    "rotate_vectors",
     "rotation_shift",
     "save_pretrained",
     "spatial_max_pool",

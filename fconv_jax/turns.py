@@ -85,11 +85,45 @@ def rotate_features(field: jax.Array, angle: float) -> jax.Array:
     return turned.reshape(*turned.shape[:3], *field.shape[3:])
 
 
-def turn(x: jax.Array, angle: float) -> jax.Array:
-    """Turns what its number of axes says it is: an image (4), a field (5 or 3), or nothing that turns (2, 1)."""
-    if x.ndim in (1, 2):
-        return x
-    return rotate_image(x, angle) if x.ndim == 4 else rotate_features(x, angle)
+def rotate_vectors(vectors: jax.Array, angle: float) -> jax.Array:
+    """Rotates vectors: their pixels by `angle` (as `rotate_image`) and, at each pixel, their two components.
+
+        y[.., 0, c] = cos(a) v[.., 0, c] - sin(a) v[.., 1, c],   y[.., 1, c] = sin(a) v[.., 0, c] + cos(a) v[.., 1, c],
+
+    v the vectors with rotated pixels: the gradient of a rotated image is the rotated gradient of the image.
+    Multiples of 90 degrees are exact.
+
+    Args:
+      vectors: `[batch, height, width, 2, channel]`, or `[batch, 2, channel]` without pixels; components along rows
+        and along columns, as `jnp.gradient(image, axis=(1, 2))`.
+      angle: degrees, a finite number (not traced).
+
+    Returns:
+      the shape and type of `vectors`.
+
+    Raises:
+      ValueError: another number of axes or of components, or an angle that is not finite.
+
+    >>> import jax.numpy as jnp, fconv_jax
+    >>> fconv_jax.rotate_vectors(jnp.array([[[1.0], [0.0]]]), 90)[0, :, 0].tolist()  # down becomes to the right
+    [0.0, 1.0]
+    """
+    vectors = jnp.asarray(vectors)
+    if vectors.ndim not in (3, 5) or vectors.shape[-2] != 2:
+        raise ValueError(
+            f"vectors of shape {vectors.shape} must be [batch, height, width, 2, channel] or [batch, 2, channel]"
+        )
+    angle = finite("angle", angle, "number of degrees")
+    exact = angle % 90 == 0
+    cos, sin = (f(math.radians(angle)) for f in (math.cos, math.sin))
+    cos, sin = (round(cos), round(sin)) if exact else (cos, sin)
+    pixels = vectors if exact else widened(vectors)
+    if vectors.ndim == 5:
+        pixels = _rotate_pixels(pixels.reshape(*vectors.shape[:3], 2 * vectors.shape[-1]), angle)
+        pixels = pixels.reshape(*pixels.shape[:3], *vectors.shape[3:])
+    rows, columns = pixels[..., 0, :], pixels[..., 1, :]
+    rotated = jnp.stack([cos * rows - sin * columns, sin * rows + cos * columns], axis=-2)
+    return as_pixels(rotated, vectors.dtype)
 
 
 def inside_disk(x: jax.Array, margin: float | None) -> jax.Array:
