@@ -1,7 +1,7 @@
 """What `experiments.predict` makes of digits in images of several kinds, and of images of no digit.
 
-The first table is of test digits drawn on sheets: how often each is named as the digit itself, and rightly. The
-second says how often "probably no digit" is said, of digits, which is wrong, and of all else.
+The first table says how often "probably no digit" is said, of digits, which is wrong, and of all else. The second is
+of test digits drawn on sheets: how often each is named as the digit itself, and rightly.
 
 python -m benchmarks.predict_digits
 """
@@ -81,7 +81,7 @@ SHEETS = {
 
 
 def sheets_of_digits(networks) -> None:
-    """Prints the first table in Markdown."""
+    """Prints the second table in Markdown."""
     images, labels = read_embedded(DATASETS["mnist_5k"])["test"]
 
     def named(sheets):
@@ -90,7 +90,7 @@ def sheets_of_digits(networks) -> None:
 
     (model,) = networks.models.values()
     itself = predicting._probabilities(model, images[..., None].astype(np.float32) / 255).argmax(1).astype(str)
-    print("| images of the 1,000 test digits | named as the digit itself | rightly |\n|---|---|---|")
+    print("\n| images of the 1,000 test digits | named as the digit itself | rightly |\n|---|---|---|")
     print(f"| the digits themselves, not prepared | | {np.mean(itself == labels.astype(str)):.3f} |")
     for name, draw in SHEETS.items():
         found = named([draw(image) for image in images])
@@ -98,7 +98,7 @@ def sheets_of_digits(networks) -> None:
 
 
 def doubts(networks) -> None:
-    """Prints the second table in Markdown."""
+    """Prints the first table in Markdown."""
     images, _ = read_embedded(DATASETS["mnist_5k"])["validation"]
     kinds = {
         "validation digits of mnist_5k": [image.astype(np.float32) / 255 for image in images],
@@ -112,7 +112,7 @@ def doubts(networks) -> None:
         "filled polygon": [_sheet(lambda pen: pen.polygon(_points(5), 0)) for _ in range(100)],
         "noise": [_noise(sigma) for sigma in (0, 1, 8) for _ in range(20)],
     }
-    print("\n| images | number | " + " | ".join(f"below {least}" for least in THRESHOLDS) + " |")
+    print("| images | number | " + " | ".join(f"below {least}" for least in THRESHOLDS) + " |")
     print("|---|---|" + "---|" * len(THRESHOLDS))
     for name, sheets in kinds.items():
         answers = predicting._answers([digits.prepare(sheet) for sheet in sheets], networks)
@@ -128,5 +128,5 @@ def _flagged(answer, least):
 
 if __name__ == "__main__":
     packaged = predicting.of_weights(WEIGHTS)
-    sheets_of_digits(packaged)
     doubts(packaged)
+    sheets_of_digits(packaged)

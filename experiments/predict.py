@@ -3,6 +3,7 @@
 python -m experiments.predict photo.jpg drawing.png --show
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ def parser() -> Parser:
     result.add_argument(
         "--weights",
         metavar="FOLDER_OR_NAME",
+        type=os.path.expanduser,
         default=WEIGHTS,
         help=f"a run's folder (all its seeds answer), or what fconv_jax.from_pretrained loads (default {WEIGHTS})",
     )

@@ -1,6 +1,7 @@
 """Rotation- and reflection-equivariant 2-D convolutions for JAX and Flax NNX: filters as Fourier series (F-Conv)."""
 
 from fconv_jax import initializers, models, torch_reference
+from fconv_jax.audit import audit
 from fconv_jax.basis import Bicubic, Fourier, FourierBasis, bicubic_basis, fourier_basis
 from fconv_jax.blocks import ConvBlock, DownBlock, ResidualBlock, UpBlock, field_norm
 from fconv_jax.convolve import conv_general_dilated, convolution_algorithm, convolve, convolve_fields
@@ -19,7 +20,7 @@ from fconv_jax.pooling import (
 )
 from fconv_jax.pretrained import from_pretrained, save_pretrained
 from fconv_jax.resampling import upsample
-from fconv_jax.symmetry import assert_equivariant, audit, equivariance_error
+from fconv_jax.symmetry import assert_equivariant, equivariance_error
 from fconv_jax.transforms import (
     mirror_field,
     mirror_image,

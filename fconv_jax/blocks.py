@@ -57,7 +57,17 @@ class ConvBlock(nnx.Module):
       ValueError: what the layer or `field_norm` refuses.
     """
 
-    def __init__(self, in_features, out_features, kernel_size=3, group=8, *, lift=False, norm="batch", **options):
+    def __init__(
+        self,
+        in_features,
+        out_features,
+        kernel_size=3,
+        group: Group | int | None = 8,
+        *,
+        lift=False,
+        norm="batch",
+        **options,
+    ):
         self.conv = _conv(in_features, out_features, kernel_size, group, lift=lift, use_bias=norm is None, **options)
         self.norm = field_norm(norm, out_features, field=group is not None, **_types(options))
 
@@ -147,7 +157,9 @@ class DownBlock(nnx.Module):
     Returns (call): `[batch, height, width, g, in]` -> `[batch, height // strides, width // strides, g, out]`.
     """
 
-    def __init__(self, in_features, out_features, kernel_size=3, group=8, *, strides=2, **options):
+    def __init__(
+        self, in_features, out_features, kernel_size=3, group: Group | int | None = 8, *, strides=2, **options
+    ):
         self.strides = whole("strides", strides)
         self.block1 = ConvBlock(in_features, out_features, kernel_size, group, **options)
         self.block2 = ConvBlock(out_features, out_features, kernel_size, group, **options)
@@ -171,7 +183,17 @@ class UpBlock(nnx.Module):
       ValueError: a shortcut of another size.
     """
 
-    def __init__(self, in_features, skip_features, out_features, kernel_size=3, group=8, *, factor=2, **options):
+    def __init__(
+        self,
+        in_features,
+        skip_features,
+        out_features,
+        kernel_size=3,
+        group: Group | int | None = 8,
+        *,
+        factor=2,
+        **options,
+    ):
         self.factor = whole("factor", factor)
         self.block1 = ConvBlock(in_features + skip_features, out_features, kernel_size, group, **options)
         self.block2 = ConvBlock(out_features, out_features, kernel_size, group, **options)

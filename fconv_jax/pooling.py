@@ -25,8 +25,8 @@ import numpy as np
 
 from fconv_jax._checks import below, finite, real_pixels, whole
 from fconv_jax._precision import narrowed, widened
+from fconv_jax._traced import observed
 from fconv_jax.convolve import flat_channels
-from fconv_jax.observing import observed
 
 
 @observed

@@ -1,10 +1,8 @@
-"""How well a function keeps turns, and where a network loses them.
+"""How well a function keeps rotations: f is equivariant if f(R x) = R f(x), invariant if f(R x) = f(x)."""
 
-R turns images and fields as `fconv_jax.transforms` says.  A function f is equivariant if f(R x) = R f(x),
-invariant if f(R x) = f(x).
-"""
-
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,59 +10,64 @@ import jax.numpy as jnp
 from fconv_jax._checks import finite
 from fconv_jax._precision import relative_error, widened
 from fconv_jax._precision import tolerance as tolerance_of
-from fconv_jax.auditing import TOLERANCE, Audit, StageReport, audit
-from fconv_jax.transforms import inside_disk, rotate
+from fconv_jax.group import Group
+from fconv_jax.transforms import inside_disk, rotate_field, rotate_image, rotate_vectors
 
-__all__ = [
-    "TOLERANCE",
-    "Audit",
-    "StageReport",
-    "assert_equivariant",
-    "audit",
-    "equivariance_error",
-]
+__all__ = ["KINDS", "TOLERANCE", "assert_equivariant", "equivariance_error", "kinds_of", "moved"]
+
+TOLERANCE = 1e-5
+"""A relative error above this is no rounding of float32; for half precision it is 8 steps of the type."""
+
+KINDS = ("scalar", "field", "vector")
 
 
 def equivariance_error(
-    function: Callable[[jax.Array], jax.Array], x: jax.Array, angle: float = 90, *, margin: float | None = None
+    function: Callable, x: jax.Array, angle: float = 90, *, margin: float | None = None, kind: Any = None
 ) -> jax.Array:
-    """Returns |f(R x) - R f(x)| / |f(x)|, R the turn by `angle`, | | the Euclidean norm over everything.
+    """Returns |f(R x) - R f(x)| / |f(x)|, R the rotation by `angle`, | | the Euclidean norm over everything.
 
-    What R does follows from the number of axes, of the input as of the output: an image (4) is
-    turned, a field (5) is turned and its rotations are moved, `[batch, t, channel]` (3) is moved,
-    and `[batch, ...]` with two axes or one is left alone (there equivariant means invariant).
+    What R does follows from the number of axes, of the input as of the output: an image (4) is rotated, a field (5)
+    is rotated and moved along the group, `[batch, t, channel]` (3) is moved, and `[batch, ...]` with two axes or one
+    is left alone (there equivariant means invariant).  `kind` says it of the output where axes do not.
 
     Args:
-      function: f, from an image or a field; deterministic.
+      function: f, from an image or a field to an array, or to a tuple or dict of arrays; deterministic.
       x: `[batch, height, width, channel]` or `[batch, height, width, t, channel]`.
-      angle: degrees.  Multiples of 90 turn pixels exactly; other angles interpolate, which itself
-        costs something, and lose the corners (see `margin`); for them whole numbers become float32.
-      margin: measure inside a disk: input and output (if it has pixels) are multiplied by
-        `disk_mask(size, margin)`.
+      angle: degrees.  Multiples of 90 rotate pixels exactly; other angles interpolate, which itself costs something,
+        and lose the corners (see `margin`); for them whole numbers become float32.
+      margin: measure inside a disk: input and output (if it has pixels) are multiplied by `disk_mask(size, margin)`.
+      kind: of the output: `"scalar"`, an image (or `[batch, height, width]`); `"field"`; `"vector"`, vectors of two
+        components, `[batch, height, width, 2, channel]` (or `[batch, 2, channel]`), which rotate with the pixels;
+        `None`, by the number of axes.  Of several arrays a tuple or dict of these, or one for all.
 
     Returns:
-      a scalar, computed in float32 at least: 0 for exact equivariance, about 1.4 for unrelated
-      outputs of equal norm; 0 if both norms are 0.
+      a scalar, computed in float32 at least: 0 for exact equivariance, about 1.4 for unrelated outputs of equal norm;
+      0 if both norms are 0; of several arrays the largest.
 
     Raises:
-      ValueError: shapes that cannot be turned or compared, or a disk for an image that is not square.
+      ValueError: shapes that cannot be rotated or compared, a disk for an image that is not square, or kinds that are
+        unknown or do not match the output.
 
     >>> import jax.numpy as jnp, fconv_jax
     >>> x = jnp.arange(49.0).reshape(1, 7, 7, 1)
     >>> float(fconv_jax.equivariance_error(fconv_jax.spatial_max_pool, x))
     0.0
-    >>> float(fconv_jax.equivariance_error(fconv_jax.torch_reference.corner_max_pool, x)) > 0.01
+    >>> float(fconv_jax.equivariance_error(lambda x: x[:, :6, :6], x)) > 0.01
     True
+    >>> slope = lambda x: jnp.stack(jnp.gradient(x, axis=(1, 2)), axis=3)
+    >>> float(fconv_jax.equivariance_error(slope, x, kind="vector"))
+    0.0
     """
-    return _error_and_type(function, x, angle, margin)[0]
+    return _error_and_types(function, x, angle, margin, kind)[0]
 
 
 def assert_equivariant(
-    function: Callable[[jax.Array], jax.Array],
+    function: Callable,
     x: jax.Array,
     angle: float = 90,
     *,
     margin: float | None = None,
+    kind: Any = None,
     tolerance: float | None = None,
 ) -> None:
     """Raises an `AssertionError` with the measured error unless `equivariance_error` is at most `tolerance`.
@@ -75,21 +78,56 @@ def assert_equivariant(
     >>> import jax.numpy as jnp, fconv_jax
     >>> fconv_jax.assert_equivariant(fconv_jax.spatial_mean_pool, jnp.ones((1, 5, 5, 8, 2)))
     """
-    error, dtypes = _error_and_type(function, x, angle, margin)
+    error, dtypes = _error_and_types(function, x, angle, margin, kind)
     error = float(error)
     tolerance = tolerance_of(*dtypes, least=TOLERANCE) if tolerance is None else tolerance
     if not error <= tolerance:
         raise AssertionError(f"relative equivariance error {error:.3g} at {angle:g} degrees is above {tolerance:g}")
 
 
-def _error_and_type(function, x, angle, margin):
-    """The error, and the types of input and output.  Outputs are compared, and rotated, in float32 at least."""
+def moved(x: jax.Array, angle: float, kind: str | None = None, group: Group | None = None) -> jax.Array:
+    """Rotates what `kind`, or else the number of axes, says it is (see `equivariance_error`); `group`: a field's."""
+    if x.ndim < 3:
+        return x
+    axes = {"scalar": (3, 4), "field": (3, 5), "vector": (3, 5), None: (3, 4, 5)}[kind]
+    if x.ndim not in axes:
+        raise ValueError(f"an array of shape {x.shape} is no {kind or 'image or field'}")
+    if kind == "vector":
+        return rotate_vectors(x, angle)
+    if kind == "scalar" and x.ndim == 3:
+        return rotate_image(x[..., None], angle)[..., 0]
+    return rotate_image(x, angle) if x.ndim == 4 else rotate_field(x, angle, group)
+
+
+def kinds_of(y: Any, kind: Any) -> list[str | None]:
+    """Returns the kind of each array of an output."""
+    try:
+        kinds = jax.tree.leaves(jax.tree.broadcast(kind, y, is_leaf=_is_none), is_leaf=_is_none)
+    except ValueError:
+        raise ValueError(f"kind (={kind!r}) must match the output: {jax.tree.structure(y)}") from None
+    for each in kinds:
+        if each is not None and each not in KINDS:
+            raise ValueError(f"kind (={each!r}) must be one of {', '.join(KINDS)}, or None")
+    return kinds
+
+
+def _is_none(kind):
+    return kind is None
+
+
+def _error_and_types(function, x, angle, margin, kind):
+    """The error, and the types of input and outputs.  Outputs are compared, and rotated, in float32 at least."""
     angle, x = finite("angle", angle, "number of degrees"), inside_disk(jnp.asarray(x), margin)
     if angle % 90 and not jnp.issubdtype(x.dtype, jnp.inexact):
         x = widened(x)  # rounding rotated pixels to whole numbers is no error of the function
-    y = jnp.asarray(function(x))
-    expected = inside_disk(rotate(widened(y), angle), margin)
-    actual = inside_disk(widened(function(rotate(x, angle))), margin)
-    if actual.shape != expected.shape:
-        raise ValueError(f"the function's output is {actual.shape} for the turned input, {expected.shape} when turned")
-    return relative_error(actual, expected), (x.dtype, y.dtype)
+    before, after = function(x), jax.tree.leaves(function(moved(x, angle)))
+    kinds, before = kinds_of(before, kind), [jnp.asarray(y) for y in jax.tree.leaves(before)]
+    errors = []
+    for y, actual, each in zip(before, after, kinds, strict=True):
+        expected = inside_disk(moved(widened(y), angle, each), margin)
+        if actual.shape != expected.shape:
+            raise ValueError(
+                f"the function's output is {actual.shape} for the rotated input, {expected.shape} when rotated"
+            )
+        errors.append(relative_error(inside_disk(widened(actual), margin), expected))
+    return functools.reduce(jnp.maximum, errors), (x.dtype, *(y.dtype for y in before))

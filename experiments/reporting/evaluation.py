@@ -157,8 +157,7 @@ def _audit(options, command, output):
     images = jnp.asarray(chosen, jnp.float32) / 255
     height, width, channels = images.shape[1:]
     found = fconv_jax.audit(model, (height, width, channels), images=images)
-    print(f"{title}: relative errors at quarter turns (so far; the stage alone) and at free angles; signal")
-    print(found)
+    print(f"{title}:\n{found}")
     if output is None:
         return
     whose = {}
@@ -169,7 +168,7 @@ def _audit(options, command, output):
         output.mkdir(parents=True, exist_ok=True)
         stages = [dataclasses.asdict(stage) for stage in found.stages]
         contents = {"title": title, **whose, "command": command, "breaking": [stage.name for stage in found.breaking]}
-        write_json(output / folders.AUDIT, {**contents, "stages": stages})
+        write_json(output / folders.AUDIT, {**contents, "stages": stages, "warnings": list(found.warnings)})
         plot_audit(output / folders.AUDIT_PLOT, title, found, digest=whose.get("best_digest"))
     print(f"saved in {output}/: audit.json, audit.png")
 

@@ -82,4 +82,4 @@ class UNet(nnx.Module):
         for block in self.up:
             x = block(x, levels.pop())
         x = self.last(x)
-        return x if self.output == "mask" else to_vectors(x, self.group)
+        return x if self.output == "mask" or self.group is None else to_vectors(x, self.group)

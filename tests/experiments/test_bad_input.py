@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import audit, convert, evaluate, figures, ladder, report, run, sweep
+from experiments import audit, convert, evaluate, export, figures, ladder, predict, report, run, sweep
 from experiments.data.files import DataError
 from experiments.data.sources import data_directory
 from tests.experiments import helpers
@@ -100,14 +100,14 @@ def test_arguments_of_run(synthetic, tmp_path, monkeypatch, capfd, option, value
     )
 
 
-DOORS = [run, evaluate, sweep, report, convert, audit, figures, ladder]
+DOORS = [run, evaluate, sweep, report, convert, audit, figures, ladder, predict, export]
 
 
 @pytest.mark.parametrize("door", DOORS)
 def test_every_path_may_start_at_home_and_no_option_is_abbreviated(door, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     command = door.parser()
-    paths = [action for action in command._actions if re.search("DIR|CHECKPOINT", str(action.metavar))]
+    paths = [action for action in command._actions if re.search("DIR|CHECKPOINT|IMAGE|PATH", str(action.metavar))]
     assert paths
     for action in paths:
         assert action.type("~/x") == Path("/home/me/x"), action

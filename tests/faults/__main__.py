@@ -12,14 +12,14 @@ import time
 from pathlib import Path
 
 from tests.faults import changed_bytes, kills, limits, operations
-from tests.faults.laboratory import RUN, Laboratory
+from tests.faults.laboratory import Laboratory
 
 
 def main() -> int:
     """Runs all faults; the exit code is 1 if anything went wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="of each kind (default 20)")
-    parser.add_argument("--short", action="store_true", help="few files and limits: the form that CI runs")
+    parser.add_argument("--short", action="store_true", help="few files and limits, a short run: the form that CI runs")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     parser.add_argument("--only", default="", help="names of faults, such as saves,runs (default all)")
     parser.add_argument("--output", type=Path, help="a Markdown file for the table")
@@ -28,7 +28,8 @@ def main() -> int:
     rows, started = [], time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         only = options.only.split(",") if options.only else []
-        lab = Laboratory(Path(folder), options.seed, trained=not only or not set(only) <= operations.NAMES)
+        trained, epochs = not only or not set(only) <= operations.NAMES, 3 if options.short else 6
+        lab = Laboratory(Path(folder), options.seed, epochs=epochs, trained=trained)
         print(f"uninterrupted run: {lab.seconds:.1f} s", flush=True)
         checks = _checks(lab, options)
         for name in only or checks:
@@ -41,7 +42,7 @@ def main() -> int:
     operations.clean()
     if options.output:
         seconds = time.monotonic() - started
-        options.output.write_text(_table(rows, lab.seconds, seconds), encoding="utf-8")
+        options.output.write_text(_table(rows, lab, seconds), encoding="utf-8")
         print(f"saved in {options.output}")
     return int(any(findings.wrong for findings in rows))
 
@@ -76,13 +77,13 @@ def _checks(lab, options):
     return checks
 
 
-def _table(rows, run_seconds, seconds):
+def _table(rows, lab, seconds):
     lines = [
         "# What faults do", "",
         f"`{shlex.join(['python', '-m', 'tests.faults', *sys.argv[1:]])}` on {os.cpu_count()} cores, "
-        f"{seconds / 60:.0f} minutes. The run: `python -m experiments.run {shlex.join(RUN)}`, {run_seconds:.1f} s "
-        "uninterrupted, saved after every epoch. \"Same numbers\": `results.json` equals that of the uninterrupted run "
-        "in every figure, bit for bit. \"Refused\": exit code 1 or 2, one line, no results.", "",
+        f"{seconds / 60:.0f} minutes. The run: `python -m experiments.run {shlex.join(lab.words)}`, {lab.seconds:.1f} "
+        "s uninterrupted, saved after every epoch. \"Same numbers\": `results.json` equals that of the uninterrupted "
+        "run in every figure, bit for bit. \"Refused\": exit code 1 or 2, one line, no results.", "",
         "| fault | tries | then the same numbers | refused in one line | wrong |", "|---|---|---|---|---|",
         *(f"| {row.name} | {row.tries} | {row.continued} | {row.refused} | {len(row.wrong)} |" for row in rows), "",
     ]  # fmt: skip

@@ -26,7 +26,7 @@ def kill_saves(lab: Laboratory, count: int) -> Findings:
     findings = Findings("kill within a save, then --resume")
     for number in range(count):
         folder, place = lab.folder("saving"), ("resume", "resume", "resume", "best")[number % 4]
-        after = lab.draw.randrange(4) if place == "resume" else 0
+        after = lab.draw.randrange(lab.epochs - 2) if place == "resume" else 0
         process = lab.run(folder)
         process.kill_when(_Saving(folder / place, after), then=lab.draw.uniform(0, 0.03))
         lab.judge(findings, folder, lab.run(folder, "--resume"))

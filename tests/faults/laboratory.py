@@ -19,7 +19,7 @@ from pathlib import Path
 
 from experiments.training import devices
 
-RUN = ("--setting", "1", "--model", "lenet", "--dataset", "mnist_5k", "--seeds", "0,3", "--epochs", "6")
+RUN = ("--setting", "1", "--model", "lenet", "--dataset", "mnist_5k", "--seeds", "0,3")
 BACKGROUND = ("train_images_per_second", "compile_seconds", "wall_seconds", "command")
 """Fields of results.json that differ between two equal runs."""
 
@@ -127,7 +127,7 @@ def _become(action, output, prepare):
 class Laboratory:
     """A folder with prepared data and one uninterrupted run, the measure of all others; neither if not `trained`."""
 
-    def __init__(self, root: Path, seed: int = 0, *, trained: bool = True):
+    def __init__(self, root: Path, seed: int = 0, *, epochs: int = 6, trained: bool = True):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "cache")
         devices.configure("lenet", 2)
         os.environ["MPLCONFIGDIR"] = str(root / "matplotlib")
@@ -138,6 +138,7 @@ class Laboratory:
 
         # Every epoch is saved, so that most kills find saves of all ages.
         loop.SAVING_SHARE, loop.SHORTEST_SECONDS = 1.0, 0.0
+        self.epochs, self.words = epochs, (*RUN, "--epochs", str(epochs))
         self.root, self.draw, self._count = root, random.Random(seed), 0
         self.data, self.reference = root / "data", root / "reference"
         self.seconds, self.numbers = 0.0, {}
@@ -167,7 +168,7 @@ class Laboratory:
         """Starts the run that all are compared with, in `folder`."""
         from experiments import run
 
-        return self.start(run.main, *RUN, "--data-dir", self.data, "--output", folder, *more, **options)
+        return self.start(run.main, *self.words, "--data-dir", self.data, "--output", folder, *more, **options)
 
     def evaluate(self, folder: Path, output: Path, **options) -> Process:
         """Starts an evaluation."""

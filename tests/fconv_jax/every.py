@@ -26,6 +26,7 @@ ROTATIONS = {
     "rotate_features_90": (functools.partial(fc.rotate_field, angle=90), 5),
     "rotate_features_45": (functools.partial(fc.rotate_field, angle=45), 5),
     "rotate_vector": (functools.partial(fc.rotate_field, angle=45), 3),
+    "rotate_vectors_30": (lambda x: fc.rotate_vectors(x[..., :2, :], 30), 5),
     "disk": (functools.partial(inside_disk, margin=10), 5),
 }
 SHAPES = {3: (8, 2), 4: (8, 8, 2), 5: (8, 8, 8, 2)}

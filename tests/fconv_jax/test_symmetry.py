@@ -21,7 +21,7 @@ def lifting(*sizes, **options):
     ("function", "shape", "options", "message"),
     [
         (jnp.tanh, (1, 4, 5, 1), {"margin": 2}, "square images"),
-        (lambda x: x[:, :2], (1, 4, 4, 1), {}, "for the turned input"),
+        (lambda x: x[:, :2], (1, 4, 4, 1), {}, "for the rotated input"),
     ],
 )
 def test_bad_input_is_named(function, shape, options, message):
@@ -66,3 +66,48 @@ def test_the_error_of_nothing_is_zero_and_it_can_be_compiled():
     compiled = jax.jit(lambda x: fc.equivariance_error(fc.torch_reference.corner_max_pool, x))
     x = noise(1, 7, 7, 2)
     np.testing.assert_allclose(compiled(x), fc.equivariance_error(fc.torch_reference.corner_max_pool, x), rtol=1e-5)
+
+
+def slopes(x):
+    return jnp.stack(jnp.gradient(x, axis=(1, 2)), axis=3)
+
+
+KINDS = [
+    (slopes, "vector", True),
+    (lambda x: slopes(x)[..., ::-1, :], "vector", False),  # components exchanged
+    (lambda x: slopes(x).mean((1, 2)), "vector", True),
+    (slopes, "scalar", None),
+    (lambda x: x[..., 0], "scalar", True),
+    (lambda x: x[:, ::-1, :, 0], "scalar", False),
+    (lambda x: lifting()(x), "field", True),
+    (lambda x: (x, slopes(x)), (None, "vector"), True),
+    (lambda x: (x, slopes(x)), (None, "field"), None),
+    (lambda x: {"b": x[..., 0], "a": slopes(x)}, {"a": "vector", "b": "scalar"}, True),
+    (lambda x: {"b": x[:, ::-1], "a": slopes(x)}, {"a": "vector", "b": None}, False),
+]
+
+
+@pytest.mark.parametrize(("function", "kind", "equivariant"), KINDS)
+def test_what_rotates_follows_from_the_kind_of_the_output(function, kind, equivariant):
+    x = noise(2, 7, 7, 2) if kind != "field" else noise(2, 7, 7, 1)
+    if equivariant is None:
+        with pytest.raises(ValueError, match=r"360 / 2|is no scalar"):
+            fc.equivariance_error(function, x, kind=kind)
+        return
+    for angle in (90, 180, 270) if equivariant else (90,):
+        assert (fc.equivariance_error(function, x, angle, kind=kind) < ROUNDING) == equivariant
+    if equivariant:
+        fc.assert_equivariant(function, x, kind=kind)
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "message"),
+    [
+        (slopes, "image", "must be one of scalar, field, vector"),
+        (lambda x: (x, x), ("scalar",), "must match the output"),
+        (lambda x: x, "vector", "is no vector"),
+    ],
+)
+def test_a_kind_that_cannot_be_is_named(function, kind, message):
+    with pytest.raises(ValueError, match=message):
+        fc.equivariance_error(function, noise(1, 4, 4, 1), kind=kind)

@@ -1,0 +1,274 @@
+"""A network as a program in which each layer and pool is one equation, in `nnx.jit`, `remat` and `scan` too.
+
+The program works on images and on changed copies of them side by side, its lanes.
+"""
+
+import contextvars
+import dataclasses
+import functools
+import inspect
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.extend.core import Literal
+
+from fconv_jax.group import Group
+
+_listener: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("listener", default=None)
+_serial = itertools.count()
+CALLS = ["jit", "pjit", "closed_call", "remat", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call", "scan"]
+POOLS = {"reduce_window_sum": "avg_pool", "reduce_window_max": "max_pool", "reduce_window_min": "min_pool"}
+"""Equations that are stages: flax's pools."""
+
+
+def observed(function: Callable) -> Callable:
+    """The function itself, a pool, which becomes one equation where a network is traced by `Program`."""
+
+    @functools.wraps(function)
+    def called(*args, **options):
+        hears = _listener.get()
+        return (
+            function(*args, **options) if hears is None else hears(function.__name__, function, function, args, options)
+        )
+
+    return called
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """An equation: `function` of arrays; `first` of them are the state of `stage`, the others its arguments."""
+
+    name: str
+    stage: Any
+    function: Callable
+    first: int = 0
+    shapes: tuple = ()
+    options: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cause:
+    """An equation; the shapes of an array that it was given and of a constant that it mixed with it."""
+
+    equation: Any
+    source: Sequence[int]
+    constant: Sequence[int] = ()
+
+    @classmethod
+    def of(cls, equation, source: "Value", ins: "list[Value]") -> "Cause":
+        """Of what an equation was given."""
+        mixes = equation.primitive.name in ("add", "sub", "mul", "div", "max", "min", "concatenate")
+        constants = [value.shape for value in ins if mixes and not value.depends and len(value.shape) > 2]
+        return cls(equation, source.shape, (*constants, ())[0])
+
+
+@dataclasses.dataclass(eq=False)
+class Value:
+    """An array of a program: one for each lane, or one for all, if it does not depend on the images."""
+
+    lanes: tuple
+    depends: bool = False
+    cause: Any = None  # what made it differ from lane to lane as it should not
+
+    def lane(self, i: int) -> jax.Array:
+        """The array of lane i."""
+        return self.lanes[i if self.depends else 0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of each array."""
+        return tuple(jnp.shape(self.lanes[0]))
+
+
+class Walk:
+    """A program at work, one equation after another; a subclass says what a stage does and which values are lost."""
+
+    def __init__(self, net: "Program"):
+        self.net, self.suffix = net, ""
+
+    def stage(self, stage: Stage, ins: list[Value], inner: Any) -> list[Value]:
+        """The results of a stage, whose equation is the program `inner` or, if that is `None`, `stage.stage`."""
+        raise NotImplementedError
+
+    def lost(self, value: Value) -> bool:
+        """Whether a value has lost what a network should keep."""
+        raise NotImplementedError
+
+    def program(self, jaxpr, ins: list[Value]) -> list[Value]:
+        """The results of a program."""
+        consts, jaxpr = getattr(jaxpr, "consts", ()), getattr(jaxpr, "jaxpr", jaxpr)
+        env = dict(zip(jaxpr.invars, ins, strict=True))
+        env |= {var: Value((value,)) for var, value in zip(jaxpr.constvars, consts, strict=True)}
+
+        def read(var):
+            return Value((var.val,)) if isinstance(var, Literal) else env[var]
+
+        uses = [[var for var in eqn.invars if not isinstance(var, Literal)] for eqn in jaxpr.eqns]
+        last = {var: i for i, used in enumerate(uses) for var in used}
+        for i, eqn in enumerate(jaxpr.eqns):
+            env.update(zip(eqn.outvars, self._equation(eqn, [read(var) for var in eqn.invars]), strict=True))
+            for var in {var for var in uses[i] if last[var] == i and var not in jaxpr.outvars}:
+                del env[var]  # or all of a network's arrays would stay
+        return [read(var) for var in jaxpr.outvars]
+
+    def _equation(self, eqn, ins):
+        inner, first = _inner(eqn), next((value for value in ins if value.depends), None)
+        function = functools.partial(_bind, eqn)
+        if first is None:
+            return each(function, ins)
+        stage = self.net.stages.get(eqn.params.get("name"))
+        if stage and tuple(value.shape for value in ins) == stage.shapes:
+            return self.stage(stage, ins, inner)
+        if eqn.primitive.name in POOLS and len(first.shape) in (4, 5):
+            return self.stage(Stage(POOLS[eqn.primitive.name], eqn, function), ins, None)
+        if inner and self._has_stages(inner):
+            return self._inside(eqn, inner, ins)
+        outs, causes = each(function, ins), [value.cause for value in ins if value.cause]
+        lost = [out for out in outs if self.lost(out)]
+        if lost and inner and not causes:
+            return self._inside(eqn, inner, ins)  # and which of its equations is it?
+        for out in lost:
+            out.cause = causes[0] if causes else Cause.of(eqn, first, ins)
+        return outs
+
+    def _has_stages(self, jaxpr):
+        return any(
+            eqn.params.get("name") in self.net.stages
+            or eqn.primitive.name in POOLS
+            or (_inner(eqn) and self._has_stages(_inner(eqn)))
+            for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns
+        )
+
+    def _inside(self, eqn, inner, ins):
+        """The results of an equation that is a program itself, or one in a loop."""
+        if eqn.primitive.name != "scan":
+            return self.program(inner, ins)
+        num_consts, num_carry, length = (eqn.params[key] for key in ("num_consts", "num_carry", "length"))
+        consts, carry, xs = ins[:num_consts], ins[num_consts:][:num_carry], ins[num_consts + num_carry :]
+        steps, ys, suffix = range(length), {}, self.suffix
+        for i in reversed(steps) if eqn.params["reverse"] else steps:
+            self.suffix = f"{suffix}[{i}]"
+            at_i = [each(lambda x, i=i: x[i], [x])[0] for x in xs]
+            outs = self.program(inner, [*consts, *carry, *at_i])
+            carry, ys[i] = outs[:num_carry], outs[num_carry:]
+        self.suffix = suffix
+        return [*carry, *(each(lambda *y: jnp.stack(y), [*y])[0] for y in zip(*(ys[i] for i in steps), strict=True))]
+
+
+def each(function: Callable, ins: list[Value]) -> list[Value]:
+    """A function's results, in each lane."""
+    count = next((len(value.lanes) for value in ins if value.depends), 0)
+    results = [jax.tree.leaves(function(*(value.lane(i) for value in ins))) for i in range(count or 1)]
+    return [Value(lanes, count > 0) for lanes in zip(*results, strict=True)]
+
+
+def _inner(eqn):
+    """The program that an equation is, if it does no more than that."""
+    return (eqn.params.get("jaxpr") or eqn.params.get("call_jaxpr")) if eqn.primitive.name in CALLS else None
+
+
+def _bind(eqn, *arrays):
+    options = eqn.primitive.get_bind_params(eqn.params)
+    functions, options = options if isinstance(options, tuple) else ((), options)
+    return eqn.primitive.bind(*functions, *arrays, **options)
+
+
+class Program:
+    """`model(images)` as `jaxpr`; `stages` are the equations that are stages, by their names in it."""
+
+    def __init__(self, model: nnx.Module, images: jax.Array):
+        self.stages: dict[str, Stage] = {}
+        groups = [group for _, module in nnx.iter_modules(model) if (group := group_of(module))]
+        self.groups = {group.order: group for group in groups}
+        graphdef, state = nnx.split(model)
+
+        def run(images):
+            net = nnx.merge(graphdef, state, copy=True)
+            _name_layers(net)
+            stages = getattr(net, "stages", None)
+            if stages is None:
+                return net(images)
+            for name, stage in stages:
+                images = self._stage(name, stage, *_caller(stage, images), {})
+            return images
+
+        token = _listener.set(self._stage)
+        try:
+            self.jaxpr, self.output = jax.make_jaxpr(run, return_shape=True)(images)
+        finally:
+            _listener.reset(token)
+
+    def _stage(self, name, stage, function, args, options):
+        """`function(*args, **options)`, as one equation; a module is the first argument."""
+        bound = inspect.signature(function).bind(*args, **options)
+        bound.apply_defaults()
+        names, values, graphdef = list(bound.arguments), list(bound.arguments.values()), None
+        if isinstance(stage, nnx.Module):
+            graphdef, values[0] = nnx.split(stage)
+        leaves, tree = jax.tree.flatten(values)
+        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, (jax.Array, np.ndarray))]
+        arrays, rest = [leaves[i] for i in places], [None if i in places else leaf for i, leaf in enumerate(leaves)]
+        first = 0 if graphdef is None else len(jax.tree.leaves(values[0]))
+        if len(arrays) == first:
+            return function(*args, **options)
+
+        def run(*arrays):
+            values = jax.tree.unflatten(tree, (dict(enumerate(rest)) | dict(zip(places, arrays, strict=True))).values())
+            if graphdef is not None:
+                values[0] = nnx.merge(graphdef, values[0])
+            filled = inspect.BoundArguments(bound.signature, dict(zip(names, values, strict=True)))  # pyright: ignore
+            y = function(*filled.args, **filled.kwargs)
+            if not all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in jax.tree.leaves(y, is_leaf=_is_none)):
+                raise ValueError(f"{name} returns a {type(y).__name__}, but an audit needs arrays")
+            return y
+
+        run.__name__ = f"stage_{next(_serial)}"
+        shapes, given = tuple(x.shape for x in arrays), dict(zip(names, values, strict=True))
+        self.stages[run.__name__] = Stage(name, stage, run, first, shapes, given if graphdef is None else {})
+        return jax.jit(run)(*arrays)
+
+
+def group_of(module) -> Group | None:
+    """The group of an F-Conv layer; `None` of what has none."""
+    group = getattr(module, "group", None)
+    return group if isinstance(group, Group) else None
+
+
+def _caller(stage, images):
+    if isinstance(stage, nnx.Module):
+        return (lambda stage, x: stage(x)), (stage, images)
+    return jax.jit(lambda x: stage(x)), (images,)
+
+
+def _name_layers(net):
+    """Gives each innermost module a class with a call that is heard, and its name."""
+    modules, serial = list(nnx.iter_modules(net)), next(_serial)
+    parents = {id(m) for _, m in modules if any(isinstance(child, nnx.Module) for child in vars(m).values())}
+    for path, module in modules:
+        if callable(module) and id(module) not in parents:
+            module.__class__ = _heard(type(module))
+            # With a serial number no cache of `nnx.jit` takes this audit's layer for that of another.
+            module._audited = (".".join(map(str, path)) or type(module).__name__, serial)  # pyright: ignore
+
+
+@functools.cache
+def _heard(kind):
+    plain = kind.__call__
+
+    @functools.wraps(plain)
+    def call(self, *args, **options):
+        hears = _listener.get()
+        if hears is None:
+            return plain(self, *args, **options)
+        return hears(self._audited[0], self, plain, (self, *args), options)
+
+    return type(kind)(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
+
+
+def _is_none(leaf):
+    return leaf is None
