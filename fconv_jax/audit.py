@@ -5,6 +5,7 @@ The network is traced once; the equations of its program then work on the images
 
 import dataclasses
 import math
+import warnings
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from fconv_jax._checks import finite, whole
 from fconv_jax._precision import norm, relative_error, tolerance, widened
 from fconv_jax._traced import Cause, Program, Value, Walk, each
 from fconv_jax.draws import draw
+from fconv_jax.layers import EquivarianceWarning
 from fconv_jax.reasons import NOT_FINITE, of_cause, of_layer
 from fconv_jax.symmetry import TOLERANCE, kinds_of, moved
 from fconv_jax.transforms import inside_disk
@@ -127,6 +129,12 @@ def audit(
     check_images = getattr(model, "_check_images", None)
     if check_images is not None:
         check_images(images)
+    with warnings.catch_warnings():  # a stride that does not fit becomes a reason
+        warnings.simplefilter("ignore", EquivarianceWarning)
+        return _audited(model, images, angles, margin, kind)
+
+
+def _audited(model, images, angles, margin, kind):
     model = nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
     disk = inside_disk(images, margin)
     lanes = (images, moved(images, 90), disk, *(moved(disk, angle) for angle in angles))
@@ -134,12 +142,12 @@ def audit(
     graphdef, state = nnx.split(model)
     model = nnx.merge(graphdef, jax.tree.map(_updated, state))
     broken = {stage.name for stage in stages if stage.reason}
-    warnings = [
+    notes = [
         f"{stage.name} keeps quarter turns with these parameters only, not after an update: {stage.reason}"
         for stage in _Run(Program(model, images)).network(lanes[:2], kind)
         if stage.reason not in ("", NOT_FINITE) and stage.name not in broken
     ]
-    return Audit(tuple(stages), tuple(warnings))
+    return Audit(tuple(stages), tuple(notes))
 
 
 def _updated(leaf):

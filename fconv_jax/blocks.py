@@ -14,6 +14,7 @@ from fconv_jax.layers import GroupFConv, LiftingFConv
 from fconv_jax.pooling import spatial_mean_pool
 from fconv_jax.resampling import upsample
 
+_Group = Group | int | None
 NORMS = ("batch", "layer", None)
 
 
@@ -157,9 +158,7 @@ class DownBlock(nnx.Module):
     Returns (call): `[batch, height, width, g, in]` -> `[batch, height // strides, width // strides, g, out]`.
     """
 
-    def __init__(
-        self, in_features, out_features, kernel_size=3, group: Group | int | None = 8, *, strides=2, **options
-    ):
+    def __init__(self, in_features, out_features, kernel_size=3, group: _Group = 8, *, strides=2, **options):
         self.strides = whole("strides", strides)
         self.block1 = ConvBlock(in_features, out_features, kernel_size, group, **options)
         self.block2 = ConvBlock(out_features, out_features, kernel_size, group, **options)

@@ -31,7 +31,7 @@ def of_layer(stage: Stage, x: Sequence[int], y: Sequence[int]) -> str:
         return (
             "it normalises or scales by rows, columns or rotations, which a rotation exchanges: over all, or channels"
         )
-    if getattr(layer, "__name__", "").startswith("corner_") and len(x) > 3:
+    if getattr(layer, "__name__", "").startswith("corner_") and "window" in stage.options and len(x) > 3:
         window, padding = stage.options["window"], stage.options["padding"]
         padding = (window - 1) // 2 if padding is None else padding
         return _windows(x[1], y[1], window, stage.options.get("strides") or window, padding, padding)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fconv_jax._checks import finite
-from fconv_jax._precision import as_pixels, computing_type, narrowed, widened
+from fconv_jax._precision import as_pixels, computing_type, widened
 from fconv_jax.group import Group, as_group
 from fconv_jax.pooling import disk_mask
 
@@ -88,11 +88,12 @@ def rotate_vectors(vectors: jax.Array, angle: float) -> jax.Array:
         (rows, columns) -> (cos(a) rows - sin(a) columns, sin(a) rows + cos(a) columns)
 
     Args:
-      vectors: `[batch, height, width, 2, channel]`, components along rows and along columns.
+      vectors: `[batch, height, width, 2, channel]`, or `[batch, 2, channel]` without pixels; components along rows
+        and along columns.
       angle: degrees, a finite number (not traced).
 
     Returns:
-      the shape of `vectors`, in their type; of whole numbers float32.
+      the shape and type of `vectors`.
 
     Raises:
       ValueError: another shape, or an angle that is not finite.
@@ -103,10 +104,13 @@ def rotate_vectors(vectors: jax.Array, angle: float) -> jax.Array:
     [-1.0, 0.0]
     """
     vectors, angle = _checked_vectors(jnp.asarray(vectors)), finite("angle", angle, "number of degrees")
-    sine, cosine = (round(float(x), 15) for x in (math.sin(math.radians(angle)), math.cos(math.radians(angle))))
-    y = _each_channel(widened(vectors), functools.partial(_rotate_pixels, angle=angle))
+    sine, cosine = math.sin(math.radians(angle)), math.cos(math.radians(angle))
+    exact = angle % 90 == 0
+    sine, cosine = (round(sine), round(cosine)) if exact else (sine, cosine)
+    y = vectors if exact else widened(vectors)
+    y = y if y.ndim == 3 else _each_channel(y, functools.partial(_rotate_pixels, angle=angle))
     rows, columns = y[..., 0, :], y[..., 1, :]
-    return narrowed(jnp.stack([cosine * rows - sine * columns, sine * rows + cosine * columns], -2), vectors.dtype)
+    return as_pixels(jnp.stack([cosine * rows - sine * columns, sine * rows + cosine * columns], -2), vectors.dtype)
 
 
 def mirror_image(images: jax.Array) -> jax.Array:
@@ -142,15 +146,8 @@ def mirror_field(field: jax.Array, group: Group | int) -> jax.Array:
 def mirror_vectors(vectors: jax.Array) -> jax.Array:
     """Mirrors vectors `[batch, height, width, 2, channel]`: columns reversed, and the component along them negated."""
     vectors = _checked_vectors(jnp.asarray(vectors))
-    y = jnp.flip(widened(vectors), axis=2)
-    return narrowed(y * jnp.array([[1], [-1]], y.dtype), vectors.dtype)
-
-
-def rotate(x: jax.Array, angle: float) -> jax.Array:
-    """Rotates what its number of axes says it is: an image (4), a field (5 or 3), or what has no pixels (2, 1)."""
-    if x.ndim in (1, 2):
-        return x
-    return rotate_image(x, angle) if x.ndim == 4 else rotate_field(x, angle)
+    y = vectors if vectors.ndim == 3 else jnp.flip(vectors, axis=2)
+    return jnp.concatenate([y[..., :1, :], -y[..., 1:, :]], axis=-2)
 
 
 def _group_of(field, group):
@@ -165,8 +162,10 @@ def _group_of(field, group):
 
 
 def _checked_vectors(vectors):
-    if vectors.ndim != 5 or vectors.shape[3] != 2:
-        raise ValueError(f"vectors of shape {vectors.shape} must be [batch, height, width, 2, channel]")
+    if vectors.ndim not in (3, 5) or vectors.shape[-2] != 2:
+        raise ValueError(
+            f"vectors of shape {vectors.shape} must be [batch, height, width, 2, channel] or [batch, 2, channel]"
+        )
     return vectors
 
 

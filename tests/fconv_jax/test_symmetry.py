@@ -8,13 +8,14 @@ from flax import nnx
 
 import fconv_jax as fc
 from tests.fconv_jax.arrays import noise
+from tests.fconv_jax.layer_cases import make
 from tests.fconv_jax.test_turns import blob
 
 ROUNDING = 1e-5
 
 
 def lifting(*sizes, **options):
-    return fc.LiftingFConv(*(sizes or (1, 2, 5)), rngs=nnx.Rngs(0), **options)
+    return make(fc.LiftingFConv, *(sizes or (1, 2, 5, 8)), **options)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +54,8 @@ def test_invariant_outputs_are_compared_as_they_are():
 
 def test_free_angles_inside_a_disk_are_approximate():
     x = blob()
-    band_limited = lifting(1, 8, 7, num_frequencies=3, padding="SAME", init="paper")
-    all_frequencies = lifting(1, 8, 7, padding="SAME", init="paper")
+    band_limited = lifting(1, 8, 7, 8, num_frequencies=3, padding="SAME", init="paper")
+    all_frequencies = lifting(1, 8, 7, 8, padding="SAME", init="paper")
     plain = nnx.Conv(1, 8, (7, 7), rngs=nnx.Rngs(0))
     assert 1e-5 < fc.equivariance_error(band_limited, x, 45, margin=2) < 0.05
     assert 0.1 < fc.equivariance_error(all_frequencies, x, 45, margin=2) < 0.5
