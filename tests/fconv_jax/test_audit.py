@@ -423,7 +423,7 @@ def test_layers_in_transformations_keep_their_names_and_reasons(way, names):
     assert [stage.name for stage in report.stages] == ["conv", *names, "output"]
     assert report.first_break is None
     assert 0 < report.stages[1].own_error < 1e-5
-    first = short(Transformed(way, **({"basis": "bicubic"} if way is scanned else {"strides": 2}))).first_break
+    first = short(Transformed(way, **({"basis": fc.Bicubic()} if way is scanned else {"strides": 2}))).first_break
     if way is scanned:  # a stack keeps its size; negative control of the others
         assert first is None
     else:

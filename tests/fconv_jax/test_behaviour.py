@@ -44,7 +44,7 @@ def test_functions_take_an_empty_batch(name):
     function, axes = every.FUNCTIONS[name]
     one, none = (function(every.function_input(axes, batch)) for batch in (1, 0))
     assert (none.shape, none.dtype) == ((0, *one.shape[1:]), one.dtype)
-    if "dropout" not in name and axes > 3:
+    if "dropout" not in name and "vectors" not in name and axes > 3:
         assert float(fc.equivariance_error(function, every.function_input(axes, 0))) == 0.0
         fc.assert_equivariant(function, every.function_input(axes, 0))
 
@@ -79,7 +79,7 @@ def test_nothing_is_promoted_by_rank_or_type(name, flag, flags):
         function, axes = every.FUNCTIONS[name]
         x = every.function_input(axes, 2)
         jax.grad(lambda x: jnp.sum(function(x) ** 2))(x)
-        if axes > 3 and name != "dropout":
+        if axes > 3 and name not in ("dropout", "rotate_vectors_30"):
             fc.equivariance_error(function, x, margin=10)
     else:
         layer = every.layers()[name]
@@ -219,4 +219,4 @@ def test_layers_are_the_same_made_at_once_and_under_jit(flag, flags):
     makers.append(lambda: fc.LiftingFConv(40, _SHORT // 40, 3, rngs=nnx.Rngs(0)))  # above the short row
     makers.append(lambda: fc.models.create("lenet", rngs=nnx.Rngs(3)))
     for maker in makers:
-        chex.assert_trees_all_close(nnx.state(maker(), nnx.Param), nnx.state(nnx.jit(maker)(), nnx.Param), rtol=1e-6)
+        chex.assert_trees_all_close(nnx.state(maker(), nnx.Param), nnx.state(nnx.jit(maker)(), nnx.Param), rtol=1e-6, atol=1e-8)
