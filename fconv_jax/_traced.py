@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from jax.extend.core import Literal
 
-from fconv_jax.group import Group
+from fconv_jax.group import groups_in
 
 _listener: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("listener", default=None)
 _serial = itertools.count()
@@ -183,8 +183,7 @@ class Program:
 
     def __init__(self, model: nnx.Module, images: jax.Array):
         self.stages: dict[str, Stage] = {}
-        groups = [group for _, module in nnx.iter_modules(model) if (group := group_of(module))]
-        self.groups = {group.order: group for group in groups}
+        self.groups = groups_in(model)
         graphdef, state = nnx.split(model)
 
         def run(images):
@@ -231,12 +230,6 @@ class Program:
         shapes, given = tuple(x.shape for x in arrays), dict(zip(names, values, strict=True))
         self.stages[run.__name__] = Stage(name, stage, run, first, shapes, given if graphdef is None else {})
         return jax.jit(run)(*arrays)
-
-
-def group_of(module) -> Group | None:
-    """The group of an F-Conv layer; `None` of what has none."""
-    group = getattr(module, "group", None)
-    return group if isinstance(group, Group) else None
 
 
 def _caller(stage, images):

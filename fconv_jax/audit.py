@@ -1,5 +1,7 @@
 """Where a network loses rotations: every stage measured, and the first that breaks quarter turns named with its reason.
 
+Of a network with reflections, its mirror images too.
+
 The network is traced once; the equations of its program then work on the images and their rotated copies side by side.
 """
 
@@ -17,14 +19,16 @@ from fconv_jax._checks import finite, whole
 from fconv_jax._precision import norm, relative_error, tolerance, widened
 from fconv_jax._traced import Cause, Program, Value, Walk, each
 from fconv_jax.draws import draw
+from fconv_jax.group import groups_in
 from fconv_jax.layers import EquivarianceWarning
 from fconv_jax.reasons import NOT_FINITE, of_cause, of_layer
 from fconv_jax.symmetry import TOLERANCE, kinds_of, moved
-from fconv_jax.transforms import inside_disk
+from fconv_jax.transforms import inside_disk, mirror_image
 
 LEGEND = (
     "90: relative error at a quarter turn, of the network up to the stage; alone: of the stage, on noise; "
-    "numbers: at such an angle, inside a disk; signal: the part of the output that depends on the image"
+    "mirror: as 90, for a mirror image; numbers: at such an angle, inside a disk; "
+    "signal: the part of the output that depends on the image"
 )
 
 
@@ -37,6 +41,7 @@ class StageReport:
       error: at a quarter turn, f the network up to and with this stage; infinite where f is not finite.
       own_error: at a quarter turn, f this stage alone on white noise of the shape that it gets (its
         real input may be all zeros, where every stage would pass).
+      mirror_error: as `error`, for the mirror image; NaN without reflections.
       free_errors: {angle: as `error`, inside a disk}; NaN where a field has no rotation by that angle.
       signal: |y - mean of y over the images| / |y|, the part of the output that depends on the image.
       reason: why it breaks quarter turns; empty if it does not.
@@ -51,6 +56,12 @@ class StageReport:
     signal: float
     reason: str
     tolerance: float = TOLERANCE
+    mirror_error: float = math.nan
+
+    @property
+    def breaks_mirrors(self) -> bool:
+        """Whether mirror images are lost here, with this stage or before it."""
+        return self.mirror_error > self.tolerance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +83,11 @@ class Audit:
 
     def __str__(self) -> str:
         angles = list(self.stages[0].free_errors) if self.stages else []
-        heads = ["stage", "output", "90", "alone", *(f"{angle:g}" for angle in angles), "signal"]
+        mirrors = any(not math.isnan(stage.mirror_error) for stage in self.stages)
+        heads = ["stage", "output", "90", "alone", *["mirror"] * mirrors, *(f"{angle:g}" for angle in angles), "signal"]
         rows = [
             [stage.name, "x".join(map(str, stage.shape)), *map(_short, (stage.error, stage.own_error)),
+             *[_short(stage.mirror_error)] * mirrors,
              *(_short(stage.free_errors[angle]) for angle in angles), _short(stage.signal)]
             for stage in self.stages
         ]  # fmt: skip
@@ -86,7 +99,11 @@ class Audit:
         last = self.stages[-1] if found else None
         if last and last.error <= last.tolerance < last.signal:  # dead features keep everything
             found.append("the output is exact nevertheless: the last stages do not depend on what is lost")
-        return "\n".join([*lines, f"({LEGEND})", *self.warnings, *(found or ["quarter turns are exact"])])
+        found = found or ["quarter turns are exact"]
+        if mirrors:
+            lost = next((stage.name for stage in self.stages if stage.breaks_mirrors), None)
+            found.append(f"mirror images are lost first at {lost}" if lost else "mirror images are exact")
+        return "\n".join([*lines, f"({LEGEND})", *self.warnings, *found])
 
 
 def audit(
@@ -137,8 +154,10 @@ def audit(
 def _audited(model, images, angles, margin, kind):
     model = nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
     disk = inside_disk(images, margin)
-    lanes = (images, moved(images, 90), disk, *(moved(disk, angle) for angle in angles))
-    stages = _Run(Program(model, images), angles, margin).network(lanes, kind)
+    lanes = [images, moved(images, 90), disk, *(moved(disk, angle) for angle in angles)]
+    mirrored = any(group.reflections for group in groups_in(model).values())
+    lanes = (*lanes, mirror_image(images)) if mirrored else tuple(lanes)
+    stages = _Run(Program(model, images), angles, margin, mirrored).network(lanes, kind)
     graphdef, state = nnx.split(model)
     model = nnx.merge(graphdef, jax.tree.map(_updated, state))
     broken = {stage.name for stage in stages if stage.reason}
@@ -160,11 +179,11 @@ def _updated(leaf):
 
 
 class _Run(Walk):
-    """A network at work on images, the images rotated, those in a disk, and these rotated by `angles`."""
+    """A network at work on images, the images rotated, those in a disk, these rotated by `angles`, and the mirrored."""
 
-    def __init__(self, net, angles=(), margin=None):
+    def __init__(self, net, angles=(), margin=None, mirrored=False):
         super().__init__(net)
-        self.angles, self.margin, self.calls = angles, margin, 0
+        self.angles, self.margin, self.mirrored, self.calls = angles, margin, mirrored, 0
         self.reports, self.before, self.rounding, self.last = [], "the input", TOLERANCE, None
 
     def network(self, lanes, kind):
@@ -244,18 +263,24 @@ class _Run(Walk):
             for i, angle in enumerate(self.angles, start=3)
         }
         signal = _most(_signal(out.lane(0)) for out in outs)
-        self.reports.append(StageReport(name, outs[0].shape[1:], error, own, free, signal, reason, self.rounding))
+        report = StageReport(name, outs[0].shape[1:], error, own, free, signal, reason, self.rounding)
+        if self.mirrored:
+            mirror = _most(self.error(out, -1, angle=0, kind=kind, mirror=True) for out in outs)
+            report = dataclasses.replace(report, mirror_error=mirror)
+        self.reports.append(report)
 
-    def moved(self, x, angle, kind=None):
+    def moved(self, x, angle, kind=None, mirror=False):
         vectors = kind is None and x.ndim == 5 and x.shape[3] == 2 and 2 not in self.net.groups
-        return moved(x, angle, "vector" if vectors else kind, self.net.groups.get(x.shape[-2] if x.ndim > 1 else 0))
+        return moved(
+            x, angle, "vector" if vectors else kind, self.net.groups.get(x.shape[-2] if x.ndim > 1 else 0), mirror
+        )
 
-    def error(self, value, i, j=0, angle=90, margin=None, kind=None):
+    def error(self, value, i, j=0, angle=90, margin=None, kind=None, mirror=False):
         """|lane i - R lane j| / |R lane j|; NaN for a field without rotation by this angle, infinite if not finite."""
         if _is_oblong(value):
             return math.nan
         try:
-            expected = inside_disk(self.moved(widened(value.lane(j)), angle, kind), margin)
+            expected = inside_disk(self.moved(widened(value.lane(j)), angle, kind, mirror), margin)
         except ValueError:
             return math.nan
         error = float(relative_error(inside_disk(widened(value.lane(i)), margin), expected))

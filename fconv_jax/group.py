@@ -6,10 +6,12 @@ the way of `jnp.rot90`.  Everything that needs a group (bases, filters, layers, 
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from fconv_jax._checks import whole
 
@@ -86,6 +88,18 @@ class Group:
 def as_group(group: Group | int) -> Group:
     """Returns a group; an int t means `Group(t)`."""
     return group if isinstance(group, Group) else Group(whole("group", group, rule="a Group or a number of rotations"))
+
+
+def group_of(module: Any) -> Group | None:
+    """Returns the group of an F-Conv layer; `None` of what has none."""
+    group = getattr(module, "group", None)
+    return group if isinstance(group, Group) else None
+
+
+def groups_in(function: Any) -> dict[int, Group]:
+    """Returns {order: group} of the layers in a module; empty for any other function."""
+    modules = nnx.iter_modules(function) if isinstance(function, nnx.Module) else ()
+    return {group.order: group for _, module in modules if (group := group_of(module))}
 
 
 def restrict(field: jax.Array, group: Group | int, subgroup: Group | int) -> jax.Array:

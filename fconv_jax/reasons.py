@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from flax import nnx
 
-from fconv_jax._traced import POOLS, Cause, Stage, group_of
+from fconv_jax._traced import POOLS, Cause, Stage
+from fconv_jax.group import group_of
 
 NOT_FINITE = "its output is not finite"
 OTHER = "it does not commute with quarter turns"

@@ -1,4 +1,4 @@
-"""How well a function keeps rotations: f is equivariant if f(R x) = R f(x), invariant if f(R x) = f(x)."""
+"""How well a function keeps rotations and mirrors: equivariant is f(R x) = R f(x), invariant f(R x) = f(x)."""
 
 import functools
 from collections.abc import Callable
@@ -10,8 +10,16 @@ import jax.numpy as jnp
 from fconv_jax._checks import finite
 from fconv_jax._precision import relative_error, widened
 from fconv_jax._precision import tolerance as tolerance_of
-from fconv_jax.group import Group
-from fconv_jax.transforms import inside_disk, rotate_field, rotate_image, rotate_vectors
+from fconv_jax.group import Group, as_group, groups_in
+from fconv_jax.transforms import (
+    inside_disk,
+    mirror_field,
+    mirror_image,
+    mirror_vectors,
+    rotate_field,
+    rotate_image,
+    rotate_vectors,
+)
 
 __all__ = ["KINDS", "TOLERANCE", "assert_equivariant", "equivariance_error", "kinds_of", "moved"]
 
@@ -22,7 +30,14 @@ KINDS = ("scalar", "field", "vector")
 
 
 def equivariance_error(
-    function: Callable, x: jax.Array, angle: float = 90, *, margin: float | None = None, kind: Any = None
+    function: Callable,
+    x: jax.Array,
+    angle: float = 90,
+    *,
+    mirror: bool = False,
+    group: Group | int | None = None,
+    margin: float | None = None,
+    kind: Any = None,
 ) -> jax.Array:
     """Returns |f(R x) - R f(x)| / |f(x)|, R the rotation by `angle`, | | the Euclidean norm over everything.
 
@@ -35,6 +50,8 @@ def equivariance_error(
       x: `[batch, height, width, channel]` or `[batch, height, width, t, channel]`.
       angle: degrees.  Multiples of 90 rotate pixels exactly; other angles interpolate, which itself costs something,
         and lose the corners (see `margin`); for them whole numbers become float32.
+      mirror: whether R mirrors (columns reversed) before it rotates; `angle=0, mirror=True` mirrors alone.
+      group: of the fields; needed for one with reflections, unless `function` is an `nnx.Module` whose layers say it.
       margin: measure inside a disk: input and output (if it has pixels) are multiplied by `disk_mask(size, margin)`.
       kind: of the output: `"scalar"`, an image (or `[batch, height, width]`); `"field"`; `"vector"`, vectors of two
         components, `[batch, height, width, 2, channel]` (or `[batch, 2, channel]`), which rotate with the pixels;
@@ -46,7 +63,7 @@ def equivariance_error(
 
     Raises:
       ValueError: shapes that cannot be rotated or compared, a disk for an image that is not square, or kinds that are
-        unknown or do not match the output.
+        unknown or do not match the output; a field that `mirror` finds without reflections, or of another group.
 
     >>> import jax.numpy as jnp, fconv_jax
     >>> x = jnp.arange(49.0).reshape(1, 7, 7, 1)
@@ -58,7 +75,7 @@ def equivariance_error(
     >>> float(fconv_jax.equivariance_error(slope, x, kind="vector"))
     0.0
     """
-    return _error_and_types(function, x, angle, margin, kind)[0]
+    return _error_and_types(function, x, angle, mirror, group, margin, kind)[0]
 
 
 def assert_equivariant(
@@ -66,6 +83,8 @@ def assert_equivariant(
     x: jax.Array,
     angle: float = 90,
     *,
+    mirror: bool = False,
+    group: Group | int | None = None,
     margin: float | None = None,
     kind: Any = None,
     tolerance: float | None = None,
@@ -78,14 +97,17 @@ def assert_equivariant(
     >>> import jax.numpy as jnp, fconv_jax
     >>> fconv_jax.assert_equivariant(fconv_jax.spatial_mean_pool, jnp.ones((1, 5, 5, 8, 2)))
     """
-    error, dtypes = _error_and_types(function, x, angle, margin, kind)
+    error, dtypes = _error_and_types(function, x, angle, mirror, group, margin, kind)
     error = float(error)
     tolerance = tolerance_of(*dtypes, least=TOLERANCE) if tolerance is None else tolerance
     if not error <= tolerance:
-        raise AssertionError(f"relative equivariance error {error:.3g} at {angle:g} degrees is above {tolerance:g}")
+        where = f"{'a mirror and ' if mirror else ''}{angle:g} degrees"
+        raise AssertionError(f"relative equivariance error {error:.3g} at {where} is above {tolerance:g}")
 
 
-def moved(x: jax.Array, angle: float, kind: str | None = None, group: Group | None = None) -> jax.Array:
+def moved(
+    x: jax.Array, angle: float, kind: str | None = None, group: Group | None = None, mirror: bool = False
+) -> jax.Array:
     """Rotates what `kind`, or else the number of axes, says it is (see `equivariance_error`); `group`: a field's."""
     if x.ndim < 3:
         return x
@@ -93,10 +115,12 @@ def moved(x: jax.Array, angle: float, kind: str | None = None, group: Group | No
     if x.ndim not in axes:
         raise ValueError(f"an array of shape {x.shape} is no {kind or 'image or field'}")
     if kind == "vector":
-        return rotate_vectors(x, angle)
+        return rotate_vectors(mirror_vectors(x) if mirror else x, angle)
     if kind == "scalar" and x.ndim == 3:
-        return rotate_image(x[..., None], angle)[..., 0]
-    return rotate_image(x, angle) if x.ndim == 4 else rotate_field(x, angle, group)
+        return moved(x[..., None], angle, mirror=mirror)[..., 0]
+    if x.ndim == 4:
+        return rotate_image(mirror_image(x) if mirror else x, angle)
+    return rotate_field(mirror_field(x, group or x.shape[-2]) if mirror else x, angle, group)
 
 
 def kinds_of(y: Any, kind: Any) -> list[str | None]:
@@ -115,16 +139,22 @@ def _is_none(kind):
     return kind is None
 
 
-def _error_and_types(function, x, angle, margin, kind):
+def _error_and_types(function, x, angle, mirror, group, margin, kind):
     """The error, and the types of input and outputs.  Outputs are compared, and rotated, in float32 at least."""
     angle, x = finite("angle", angle, "number of degrees"), inside_disk(jnp.asarray(x), margin)
     if angle % 90 and not jnp.issubdtype(x.dtype, jnp.inexact):
         x = widened(x)  # rounding rotated pixels to whole numbers is no error of the function
-    before, after = function(x), jax.tree.leaves(function(moved(x, angle)))
+    groups = groups_in(function)
+
+    def rotated(y, kind=None):
+        known = groups.get(y.shape[-2] if y.ndim > 1 else 0) if group is None else as_group(group)
+        return moved(y, angle, kind, known, mirror)
+
+    before, after = function(x), jax.tree.leaves(function(rotated(x)))
     kinds, before = kinds_of(before, kind), [jnp.asarray(y) for y in jax.tree.leaves(before)]
     errors = []
     for y, actual, each in zip(before, after, kinds, strict=True):
-        expected = inside_disk(moved(widened(y), angle, each), margin)
+        expected = inside_disk(rotated(widened(y), each), margin)
         if actual.shape != expected.shape:
             raise ValueError(
                 f"the function's output is {actual.shape} for the rotated input, {expected.shape} when rotated"

@@ -42,6 +42,8 @@ FUNCTIONS = {
 def layers(**options):
     """{name: a small layer of that kind}."""
     found = {cls.__name__: make(cls, num_rotations=8, **options) for cls in EVERY}
+    for cls in EVERY[:3]:
+        found[f"{cls.__name__} of D4"] = make(cls, num_rotations=fc.Group(4, reflections=True), **options)
     found["ResidualBlock"] = fc.ResidualBlock(2, 2, rngs=nnx.Rngs(0), **{"norm": "batch", **options})
     return found
 

@@ -463,3 +463,29 @@ def test_whole_numbers_are_images_too():
     images = np.asarray(noise(2, *SHAPE) > 0)
     found = [audit(create("lenet"), images=jnp.asarray(images, kind)).stages[-1] for kind in ("uint8", "float32")]
     assert found[0] == found[1]
+
+
+class Reflected(nnx.Module):
+    """Invariant under D4; without its last half of elements, under C4 alone."""
+
+    def __init__(self, group, elements=8):
+        rngs = nnx.Rngs(0)
+        self.conv1 = fc.LiftingFConv(1, 2, 3, group, rngs=rngs)
+        self.conv2 = fc.GroupFConv(2, 2, 3, group, rngs=rngs)
+        self.dense, self.elements = nnx.Linear(2, 3, rngs=rngs), elements
+
+    def __call__(self, x):
+        x = self.conv2(nnx.relu(self.conv1(x)))[..., : self.elements, :]
+        return self.dense(x.max(axis=-2).mean((1, 2)))
+
+
+def test_mirrors_are_a_column_where_the_network_has_reflections():
+    group = fc.Group(4, reflections=True)
+    whole, half = (audit(Reflected(group, elements), (9, 9, 1)) for elements in (8, 4))
+    assert str(whole).endswith("quarter turns are exact\nmirror images are exact")
+    assert all(stage.mirror_error < stage.tolerance for stage in whole.stages)
+    assert [stage.breaks_mirrors for stage in half.stages] == [False, False, True]
+    assert str(half).endswith("quarter turns are exact\nmirror images are lost first at dense")
+    rotations = audit(Reflected(fc.Group(8)), (9, 9, 1))
+    assert all(math.isnan(stage.mirror_error) for stage in rotations.stages)
+    assert "mirror images" not in str(rotations)

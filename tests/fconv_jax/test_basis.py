@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fconv_jax.basis
-from fconv_jax import Fourier, bicubic_basis, fourier_basis
+from fconv_jax import Fourier, Group, bicubic_basis, fourier_basis
 from tests import goldens
 from tests.fconv_jax import oracle
 
@@ -32,6 +32,11 @@ SPREAD = [(k, t, [2, (k + 2) // 2, k][(k + t) % 3], "adaptive") for k in range(2
 SPREAD += [(k, t, p, "gaussian") for k, t, p in [(2, 1, 2), (2, 8, 2), (3, 6, 2), (3, 12, 3), (4, 4, 3), (4, 15, 4)]]
 SPREAD += [(k, 4, k, "gaussian") for k in range(5, 10)]
 SPREAD += [(2, 4, 2, "fading"), (3, 8, 2, "fading"), (4, 6, 3, "fading"), (5, 8, 3, "fading"), (7, 16, 5, "fading")]
+# The same for reflections: t = 1 to 16, all masks, few and all frequencies.
+REFLECTED = [
+    (k, Group(t, True), [2, (k + 2) // 2, k][(k + t) % 3], "adaptive") for k in (2, 3, 5, 6) for t in (1, 4, 7, 8)
+]
+REFLECTED += [(3, Group(8, True), 2, "fading"), (4, Group(12, True), 4, "gaussian"), (5, Group(16, True), 3, "fading")]
 
 
 def columns(basis):
@@ -128,9 +133,9 @@ def mixed_at_random(candidates, decompose=fconv_jax.basis._decompose):
 @pytest.mark.parametrize("decompose", [by_eigenvalues, by_singular_values_of_the_candidates, mixed_at_random])
 def test_the_basis_does_not_depend_on_the_decomposition(monkeypatch, decompose):
     """Nor do the numbers of the reference hold for one decomposition only."""
-    expected = [fourier_basis(k, t, p, mask=mask) for k, t, p, mask in SPREAD]
+    expected = [fourier_basis(k, t, p, mask=mask) for k, t, p, mask in SPREAD + REFLECTED]
     monkeypatch.setattr(fconv_jax.basis, "_decompose", decompose)
-    for (k, t, p, mask), basis in zip(SPREAD, expected, strict=True):
+    for (k, t, p, mask), basis in zip(SPREAD + REFLECTED, expected, strict=True):
         other = fourier_basis.__wrapped__(k, t, p, mask=mask)
         message = f"k={k} t={t} p={p} {mask}"
         np.testing.assert_allclose(other.values, basis.values, rtol=0, atol=CANONICAL_ATOL, err_msg=message)
@@ -140,10 +145,20 @@ def test_the_basis_does_not_depend_on_the_decomposition(monkeypatch, decompose):
 
 def test_without_canonical_blocks_the_basis_does_depend_on_the_decomposition(monkeypatch):
     """Negative control of the test above."""
-    expected = fourier_basis(5, 8)
+    expected = {group: fourier_basis(5, group) for group in (8, Group(8, True))}
     monkeypatch.setattr(fconv_jax.basis, "_canonical", lambda functions, values: functions)
     monkeypatch.setattr(fconv_jax.basis, "_decompose", mixed_at_random)
-    assert np.abs(fourier_basis.__wrapped__(5, 8).values - expected.values).max() > 0.1
+    for group, basis in expected.items():
+        assert np.abs(fourier_basis.__wrapped__(5, group).values - basis.values).max() > 0.1
+
+
+def test_a_function_of_reflections_is_its_mirror_image_at_the_mirrored_element():
+    """F at s g is F at g with its columns reversed; with its rows reversed it is not."""
+    group = Group(8, reflections=True)
+    for values in (fourier_basis(5, group).values, bicubic_basis(5, group).values):
+        moved = values[:, :, group.product[group.num_rotations]]
+        np.testing.assert_allclose(values[:, ::-1], moved, rtol=0, atol=MATRIX_ATOL)
+        assert np.abs(values[::-1] - moved).max() > 0.1
 
 
 DIGEST = """

@@ -14,7 +14,7 @@ from tests.fconv_jax import every
 from tests.fconv_jax.arrays import assert_close, noise
 from tests.fconv_jax.layer_cases import EVERY, POINTWISE_KINDS, Group1x1, make, noise_for
 
-LAYERS = [*(cls.__name__ for cls in EVERY), "ResidualBlock"]
+LAYERS = list(every.layers())
 WHOLE = [np.int8, np.uint8, np.int64, lambda n: np.array(n)]
 RANDOM_FLAGS = [
     {"jax_threefry_partitionable": True},

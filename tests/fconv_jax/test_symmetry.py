@@ -112,3 +112,40 @@ def test_what_rotates_follows_from_the_kind_of_the_output(function, kind, equiva
 def test_a_kind_that_cannot_be_is_named(function, kind, message):
     with pytest.raises(ValueError, match=message):
         fc.equivariance_error(function, noise(1, 4, 4, 1), kind=kind)
+
+
+D4 = fc.Group(4, reflections=True)
+
+
+def test_mirrors_are_measured_and_plain_kernels_fail():
+    lifting = fc.LiftingFConv(1, 2, 3, D4, rngs=nnx.Rngs(0))
+    x = noise(2, 7, 7, 1)
+    for angle in (0, 90, 270):
+        fc.assert_equivariant(lifting, x, angle, mirror=True)
+        fc.assert_equivariant(lambda x: lifting(x), x, angle, mirror=True, group=D4)
+    with pytest.raises(AssertionError, match="a mirror and 0 degrees"):
+        fc.assert_equivariant(nnx.Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)), x, 0, mirror=True)
+    rotations = fc.LiftingFConv(1, 2, 3, 4, rngs=nnx.Rngs(0))
+    invariant = lambda x: fc.max_over_group(rotations(x))  # noqa: E731
+    fc.assert_equivariant(invariant, x)
+    assert fc.equivariance_error(invariant, x, 0, mirror=True) > 0.1  # C4 knows no mirror
+
+
+def test_a_field_of_reflections_rotates_by_its_own_group():
+    group = fc.GroupFConv(1, 2, 3, D4, rngs=nnx.Rngs(0))
+    x = noise(2, 7, 7, 8, 1)
+    fc.assert_equivariant(group, x)  # the module says its group
+    fc.assert_equivariant(lambda x: group(x), x, group=D4)
+    assert fc.equivariance_error(lambda x: group(x), x, group=8) > 0.1  # negative control: as C8 it is no such field
+    with pytest.raises(ValueError, match="must have reflections"):
+        fc.equivariance_error(lambda x: group(x), x, mirror=True)
+    with pytest.raises(ValueError, match="must have 4 elements for C4"):
+        fc.equivariance_error(lambda x: group(x), x, group=4)
+
+
+def test_vectors_mirror_too():
+    x = noise(2, 7, 7, 1)
+    fc.assert_equivariant(slopes, x, 90, mirror=True, kind="vector")
+    with pytest.raises(AssertionError):
+        fc.assert_equivariant(lambda x: slopes(x)[..., ::-1, :], x, 0, mirror=True, kind="vector")
+    fc.assert_equivariant(lambda x: x[..., 0], x, 0, mirror=True, kind="scalar")
