@@ -1,8 +1,10 @@
 """Settings of the whole suite."""
 
+import gc
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 # One thread each: the workers of `-n 2` share two cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -11,6 +13,7 @@ import pytest
 
 from tests import goldens as stored
 
+_MANY_MAPS = 30_000
 _CACHE = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 
 
@@ -38,6 +41,18 @@ def pytest_runtest_protocol(item, nextitem):
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(unoptimized)))
         jax.config.update("jax_disable_most_optimizations", unoptimized)
         return (yield)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _room_for_programs():
+    """Forgets compiled programs before the process has as many memory maps as Linux allows (65,530): it would crash."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > _MANY_MAPS:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
