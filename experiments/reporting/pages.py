@@ -49,10 +49,21 @@ def write_table(path: Path, cells: list[dict]) -> None:
             failed,
             tables.text(row["report"]),
             row["best_digest"],
+            "" if row["distance"] is None else f"{row['distance']:.2f}",
         ]
         lines.append([*(row[name] for name in tables.FIXED), *runs, *means])
     runs = list(map(str, range(1, num_runs + 1)))
-    head = ["data", *tables.FIXED[1:], *runs, "mean", "std", "failed runs", "report_mean", "best_digest"]
+    head = [
+        "data",
+        *tables.FIXED[1:],
+        *runs,
+        "mean",
+        "std",
+        "failed runs",
+        "report_mean",
+        "best_digest",
+        "report_standard_errors",
+    ]
     write_csv(path, head, lines)
 
 

@@ -8,13 +8,19 @@ import numpy as np
 from scipy.stats import t
 
 from experiments.runs.results import FAILED_RULE
-from experiments.settings import DATASETS, MODELS, protocol
+from experiments.settings import DATASETS, FAILED_BELOW, MODELS, protocol
 
 _REPORT = "mnist"  # the data set of the report
 NOT_MNIST = (
-    "These are the 5,000 digits of mnist_5k (3,500 for training), not MNIST: its numbers do not compare with the "
-    "report's. For MNIST: `python -m experiments.sweep --dataset mnist`."
+    "Rows of mnist_5k: 5,000 digits (3,500 for training), not MNIST; they do not compare with the report's. "
+    "For MNIST: `python -m experiments.sweep --dataset mnist`."
 )
+BESIDE_THE_REPORT = (
+    "Beside rows of the report's protocol on MNIST stand the report's mean, without its failed runs, and the distance "
+    "between both means in standard errors, (ours - the report's) / sqrt(s1^2 / n1 + s2^2 / n2), with the variance "
+    "of the report's rounding to three digits, 0.001^2 / 12, in s2^2."
+)
+_ROUNDING_VARIANCE = 0.001**2 / 12  # of a number rounded to three digits
 
 
 @dataclass(frozen=True)
@@ -96,17 +102,26 @@ def table_rows(cells: list[dict]) -> list[dict]:
                 for seed, accuracy in zip(cell["seeds"], cell["test_accuracy"], strict=True)
             ],
             **{name: cell[name] for name in ("mean", "std")},
-            "report": _report_mean(cell),
+            **_beside_report(cell),
             "best_digest": cell.get("best_digest", ""),
         }
         for cell in sorted(cells, key=order)
     ]
 
 
-def _report_mean(cell):
-    means = MODELS[cell["model"]].report_means if cell["model"] in MODELS else ()
+def _beside_report(cell):
+    """The report's mean of the cell, and how many standard errors ours is from it."""
+    runs = MODELS[cell["model"]].report_runs if cell["model"] in MODELS else ()
     same = cell["dataset"] == _REPORT and cell["init"] == "report" and not of_protocol(cell)
-    return means[cell["setting"] - 1] if means and same else None
+    if not runs or not same:
+        return {"report": None, "distance": None}
+    good = np.array([run for run in runs[cell["setting"] - 1] if run >= FAILED_BELOW])
+    ours = list(_good(cell, "test_accuracy").values())
+    distance = None
+    if len(ours) > 1:
+        variance = np.var(ours, ddof=1) / len(ours) + (np.var(good, ddof=1) + _ROUNDING_VARIANCE) / len(good)
+        distance = float((np.mean(ours) - good.mean()) / math.sqrt(variance))
+    return {"report": round(float(good.mean()), 4), "distance": distance}
 
 
 def comparisons(cells: list[dict]) -> list[dict]:
@@ -148,16 +163,19 @@ def accuracy_table(cells: list[dict]) -> Table:
         runs = [f"**{accuracy:.3f}**" if failed else f"{accuracy:.3f}" for accuracy, failed in row["runs"]]
         runs += [""] * (num_runs - len(runs))
         body.append([*(str(row[n]) for n in FIXED), *runs, *(text(row[n]) for n in ("mean", "std", "report"))])
+        body[-1].append("" if row["distance"] is None else f"{row['distance']:+.1f}")
     notes = [f"Runs in bold failed ({FAILED_RULE}) and are left out of the mean."]
     if any(row["dataset"] == "mnist_5k" for row in rows):
         notes.insert(0, NOT_MNIST)
+    if any(row["report"] is not None for row in rows):
+        notes.append(BESIDE_THE_REPORT)
     notes += [_stuck(row) for row in rows if all(failed for _, failed in row["runs"])]
     notes += [
         f"{cell['dataset']}, setting {cell['setting']}, `{label(cell)}`: not by its protocol: {otherwise(cell)}."
         for cell in sorted(cells, key=order)
         if not of_protocol(cell).keys() <= {"epochs", "batch_size"}  # those stand in the row
     ]
-    head = ["data", *FIXED[1:], *map(str, range(1, num_runs + 1)), "mean", "std", "report's mean"]
+    head = ["data", *FIXED[1:], *map(str, range(1, num_runs + 1)), "mean", "std", "report's mean", "standard errors"]
     return Table("Test accuracy", head, body, tuple(notes))
 
 
