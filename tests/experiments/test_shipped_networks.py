@@ -71,6 +71,23 @@ def test_a_shipped_network_repeats_its_figures(folder, folder_of_data):
         assert abs(accuracy(logits, rotated(images, 45), labels) - found[seed, "45"]) <= TWO_DIGITS
 
 
+def test_the_plain_network_repeats_the_figures_in_results(folder_of_data):
+    """It ships without checkpoints: beside the invariant ones, to be compared with them."""
+    folder = ROOT / "results" / "mnist_5k" / "setting1_lenet"
+    source = fconv_jax.pretrained.read_config("setting1_lenet_mnist_5k")["source"]
+    results = json.loads((folder / "results.json").read_text())
+    row = results["seeds"].index(source["seed"])
+    assert results["validation_accuracy"][row] == max(results["validation_accuracy"])
+    logits = compiled(Path("setting1_lenet_mnist_5k"))
+    images, labels = digits(folder_of_data, 1)
+    assert abs(accuracy(logits, images, labels) - results["test_accuracy"][row]) <= TWO_DIGITS
+    with (folder / "angles.csv").open() as file:
+        found = {(row["seed"], row["angle"]): float(row["accuracy"]) for row in csv.DictReader(file)}
+    at_45 = accuracy(logits, rotated(images, 45), labels)
+    assert abs(at_45 - found[str(source["seed"]), "45"]) <= TWO_DIGITS
+    assert at_45 < 0.5  # the reason for the others
+
+
 @pytest.mark.parametrize("folder", PARAMETERS)
 def test_the_packaged_weights_are_the_checkpoints(folder, tmp_path, capsys):
     """The same bytes, the card's too: what is in the package was made by this command, and can be made again."""
