@@ -1,6 +1,6 @@
-"""Writes one seed of a run as files for other programs: safetensors, which fconv_jax.from_pretrained loads.
+"""Writes one seed of a run, or a network of fconv_jax.from_pretrained, as a file for other programs.
 
-python -m experiments.export checkpoints/setting4_lenet_fconv_invariant_mnist_5k --format safetensors --output mine
+python -m experiments.export checkpoints/setting4_lenet_fconv_invariant_mnist_5k --format onnx --output digits.onnx
 """
 
 import sys
@@ -16,7 +16,8 @@ from experiments.training import devices
 def parser() -> Parser:
     """The command line."""
     result = config.new_parser("export", __doc__)
-    result.add_argument("run_dir", metavar="RUN_DIR", type=path, help="folder of a finished run")
+    text = "folder of a finished run, or what fconv_jax.from_pretrained takes"
+    result.add_argument("run_dir", metavar="RUN_DIR|FOLDER", type=path, help=text)
     listed = "; ".join(f"{name}: {what}" for name, what in EXPORT_FORMATS.items())
     rule = one_of(EXPORT_FORMATS)
     result.add_argument("--format", type=rule, metavar=rule.shown, required=True, help=listed)
@@ -38,7 +39,7 @@ def _export(options):
     from experiments.reporting import exporting  # imports jax, after its flags are set
 
     seed = exporting.export(options.run_dir, options.format, options.output, options.seed)
-    print(f"saved seed {seed} in {options.output}")
+    print(f"saved {'the network' if seed is None else f'seed {seed}'} in {options.output}")
 
 
 if __name__ == "__main__":

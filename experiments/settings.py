@@ -260,7 +260,11 @@ class RunConfig:
 
 FIELDS = {one.name: one for one in dataclasses.fields(RunConfig)}
 
-EXPORT_FORMATS = {"safetensors": "a folder that fconv_jax.from_pretrained loads"}
+EXPORT_FORMATS = {
+    "safetensors": "a folder that fconv_jax.from_pretrained loads",
+    "onnx": "a file for onnxruntime and others, without JAX",
+    "stablehlo": "a file for jax.export, for some months",
+}
 """What a trained network can be written as, and what that is."""
 
 WEIGHTS = "lenet_fconv_invariant_mnist_5k"

@@ -1,6 +1,6 @@
 """Rotation- and reflection-equivariant 2-D convolutions for JAX and Flax NNX: filters as Fourier series (F-Conv)."""
 
-from fconv_jax import initializers, models, torch_reference
+from fconv_jax import export, initializers, models, torch_reference
 from fconv_jax.audit import audit
 from fconv_jax.basis import Bicubic, Fourier, FourierBasis, bicubic_basis, fourier_basis
 from fconv_jax.blocks import ConvBlock, DownBlock, ResidualBlock, UpBlock, field_norm
@@ -59,6 +59,7 @@ __all__ = [
     "disk_mask",
     "equivariance_error",
     "expand_filters",
+    "export",
     "field_norm",
     "fourier_basis",
     "from_pretrained",

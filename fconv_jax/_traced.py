@@ -9,7 +9,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,15 +26,18 @@ POOLS = {"reduce_window_sum": "avg_pool", "reduce_window_max": "max_pool", "redu
 """Equations that are stages: flax's pools."""
 
 
-def observed(function: Callable) -> Callable:
-    """The function itself, a pool, which becomes one equation where a network is traced by `Program`."""
+def observed(function: Callable, always: bool = True) -> Callable:
+    """The function itself, a pool, which becomes one equation where a network is traced by `Program`.
+
+    Without `always`: only where it is traced with `every`.
+    """
 
     @functools.wraps(function)
     def called(*args, **options):
         hears = _listener.get()
-        return (
-            function(*args, **options) if hears is None else hears(function.__name__, function, function, args, options)
-        )
+        if hears is None or not (always or hears.__self__.every):
+            return function(*args, **options)
+        return hears(function.__name__, function, function, args, options)
 
     return called
 
@@ -117,8 +120,8 @@ class Walk:
         return [read(var) for var in jaxpr.outvars]
 
     def _equation(self, eqn, ins):
-        inner, first = _inner(eqn), next((value for value in ins if value.depends), None)
-        function = functools.partial(_bind, eqn)
+        inner, first = inner_program(eqn), next((value for value in ins if value.depends), None)
+        function = functools.partial(bind, eqn)
         if first is None:
             return each(function, ins)
         stage = self.net.stages.get(eqn.params.get("name"))
@@ -140,7 +143,7 @@ class Walk:
         return any(
             eqn.params.get("name") in self.net.stages
             or eqn.primitive.name in POOLS
-            or (_inner(eqn) and self._has_stages(_inner(eqn)))
+            or (inner_program(eqn) and self._has_stages(inner_program(eqn)))
             for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns
         )
 
@@ -167,22 +170,26 @@ def each(function: Callable, ins: list[Value]) -> list[Value]:
     return [Value(lanes, count > 0) for lanes in zip(*results, strict=True)]
 
 
-def _inner(eqn):
+def inner_program(eqn):
     """The program that an equation is, if it does no more than that."""
     return (eqn.params.get("jaxpr") or eqn.params.get("call_jaxpr")) if eqn.primitive.name in CALLS else None
 
 
-def _bind(eqn, *arrays):
+def bind(eqn, *arrays):
+    """An equation's results for these arrays."""
     options = eqn.primitive.get_bind_params(eqn.params)
     functions, options = options if isinstance(options, tuple) else ((), options)
     return eqn.primitive.bind(*functions, *arrays, **options)
 
 
 class Program:
-    """`model(images)` as `jaxpr`; `stages` are the equations that are stages, by their names in it."""
+    """`model(images)` as `jaxpr`; `stages` are the equations that are stages, by their names in it.
 
-    def __init__(self, model: nnx.Module, images: jax.Array):
-        self.stages: dict[str, Stage] = {}
+    With `every`, also what is no stage of an audit (`upsample`, vectors).
+    """
+
+    def __init__(self, model: nnx.Module, images: jax.Array | jax.ShapeDtypeStruct, every: bool = False):
+        self.every, self.stages = every, cast("dict[str, Stage]", {})
         self.groups = groups_in(model)
         graphdef, state = nnx.split(model)
 

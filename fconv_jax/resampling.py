@@ -1,14 +1,18 @@
 """Up in resolution: the pools are the way down."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fconv_jax._checks import real_pixels, whole
 from fconv_jax._precision import narrowed, widened
+from fconv_jax._traced import observed
 from fconv_jax.convolve import flat_channels
 
 
+@functools.partial(observed, always=False)
 def upsample(x: jax.Array, factor: int = 2) -> jax.Array:
     """Enlarges images or fields by bilinear interpolation with half-pixel centres.
 

@@ -4,13 +4,17 @@ Vectors are `[batch, height, width, 2, channel]`, components (along rows, along 
 over axes 1 and 2.  An element moves a vector's pixel and rotates (or mirrors) its components.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fconv_jax._traced import observed
 from fconv_jax.group import Group, as_group
 
 
+@functools.partial(observed, always=False)
 def to_vectors(field: jax.Array, group: Group | int) -> jax.Array:
     """Returns the vector that a field's elements point to.
 
@@ -38,10 +42,11 @@ def to_vectors(field: jax.Array, group: Group | int) -> jax.Array:
     """
     group = _checked(group)
     _check(field, group.order, "field", f"{group.order} of {group}")
-    weights = jnp.asarray(2.0 / group.order * _directions(group), _floating(field))
+    weights = jnp.asarray(2.0 / group.order * directions(group), _floating(field))
     return jnp.einsum("...ec,ve->...vc", field.astype(weights.dtype), weights, precision=jax.lax.Precision.HIGHEST)
 
 
+@functools.partial(observed, always=False)
 def from_vectors(vectors: jax.Array, group: Group | int) -> jax.Array:
     """Returns the field of a vector's component along each element's direction: f[..., e, c] = d(e) . v[..., :, c].
 
@@ -65,7 +70,7 @@ def from_vectors(vectors: jax.Array, group: Group | int) -> jax.Array:
     """
     group = _checked(group)
     _check(vectors, 2, "vectors", "2 components")
-    weights = jnp.asarray(_directions(group), _floating(vectors))
+    weights = jnp.asarray(directions(group), _floating(vectors))
     return jnp.einsum("...vc,ve->...ec", vectors.astype(weights.dtype), weights, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -85,8 +90,8 @@ def _floating(x):
     return x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.float32
 
 
-def _directions(group):
-    """`[2, g]`, each element's direction (row, column), float64."""
+def directions(group: Group) -> np.ndarray:
+    """Returns `[2, g]`, each element's direction (row, column), float64."""
     angles = 2.0 * np.pi * np.arange(group.num_rotations) / group.num_rotations
     right = np.stack([-np.sin(angles), np.cos(angles)])
     return np.concatenate([right, -right], axis=1) if group.reflections else right

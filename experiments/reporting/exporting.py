@@ -1,5 +1,6 @@
 """One seed of a run in the formats of other programs, and what the files say of it."""
 
+import json
 from pathlib import Path
 from string import Template
 
@@ -8,12 +9,13 @@ from experiments.rules import InputError
 from experiments.runs import reading
 from experiments.runs.best import Evaluator
 from experiments.settings import DATASETS, MODELS, PREPROCESSING, SETTINGS
+from fconv_jax import pretrained
 
 _CARD = Path(__file__).parent / "templates" / "weights.md"
 
 
-def export(run_dir: Path, form: str, output: Path, seed: int | None = None) -> int:
-    """Writes the network of one seed; returns the seed.
+def export(run_dir: Path, form: str, output: Path, seed: int | None = None) -> int | None:
+    """Writes the network of one seed; returns the seed, None for a network of `fconv_jax.from_pretrained`.
 
     `form`: one of `settings.EXPORT_FORMATS`; `seed`: None for the one with the best validation accuracy (of several,
     the first).
@@ -21,6 +23,11 @@ def export(run_dir: Path, form: str, output: Path, seed: int | None = None) -> i
     Raises:
       InputError: no such run, format's package or seed, or what the format cannot hold.
     """
+    if not (run_dir / "best").exists() and (name := _pretrained(run_dir)):
+        if seed is not None:
+            raise InputError(f"{name} is one network: --seed is for runs")
+        _write(form, fconv_jax.from_pretrained(name), output, pretrained.read_config(name), None)
+        return None
     evaluator = Evaluator(run_dir)
     results = reading.check_run(run_dir)
     seeds = evaluator.config.seeds
@@ -28,11 +35,23 @@ def export(run_dir: Path, form: str, output: Path, seed: int | None = None) -> i
         raise InputError(f"{run_dir} has the seeds {', '.join(map(str, seeds))}, not {seed}")
     row = _best(results) if seed is None else seeds.index(seed)
     config = _config(evaluator, results, row, asked=seed is not None)
-    try:
-        _WRITERS[form](evaluator.model(row), output, config, _card(config, results))
-    except ValueError as error:
-        raise InputError(f"{run_dir}: {error}") from error
+    _write(form, evaluator.model(row), output, config, _card(config, results))
     return seeds[row]
+
+
+def _pretrained(where):
+    """What `fconv_jax.from_pretrained` calls it, "" if that knows none."""
+    name = str(where)
+    if name in pretrained.SHIPPED or (where / pretrained.SUMS).exists():
+        return name
+    return ""
+
+
+def _write(form, model, output, config, card):
+    try:
+        _WRITERS[form](model, output, config, card)
+    except (ValueError, ImportError) as error:
+        raise InputError(str(error)) from error
 
 
 def _best(results):
@@ -82,8 +101,30 @@ def _number(value):
 
 
 def _safetensors(model, output, config, card):
+    if card is None:
+        raise InputError("this network is a folder of safetensors already: copy it")
     fconv_jax.save_pretrained(model, output, config=config, card=card)
 
 
+def _onnx(model, output, config, card):
+    _refuse_what_is_there(output)
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in config.items()}
+    fconv_jax.export.to_onnx(model, output, metadata=texts)
+
+
+def _stablehlo(model, output, config, card):
+    _refuse_what_is_there(output)
+    data = fconv_jax.export.to_stablehlo(model)
+    try:
+        output.write_bytes(data)
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error.strerror}") from error
+
+
+def _refuse_what_is_there(output):
+    if output.exists():
+        raise InputError(f"{output} exists: remove it, or name another")
+
+
 # Each format of `settings.EXPORT_FORMATS`: called with (model in evaluation mode, output, config, card).
-_WRITERS = {"safetensors": _safetensors}
+_WRITERS = {"safetensors": _safetensors, "onnx": _onnx, "stablehlo": _stablehlo}

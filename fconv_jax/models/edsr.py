@@ -59,6 +59,7 @@ class EDSR(nnx.Module):
             raise ValueError(f"scale (={scale!r}) must be one of {', '.join(map(str, SCALES))}")
         width, in_features = whole("width", width), whole("in_features", in_features)
         options |= {"rngs": rngs}
+        self.input_shape = (None, None, in_features)
         self.scale, self.steps = int(scale), (2, 2) if scale == 4 else (int(scale),)
         self.lift = _conv(in_features, width, 3, group, lift=True, **options)
         ends = {"residual_scale": residual_scale, "final_relu": False}

@@ -48,6 +48,7 @@ class ResNet(nnx.Module):
         fconv_init(init)
         options |= {"norm": norm, "rngs": rngs}
         width, self.group, self.large = whole("width", width), group, large
+        self.input_shape = (None, None, whole("in_features", in_features))
         self.stem = ConvBlock(whole("in_features", in_features), width, 7 if large else 3, group, lift=True, **options)
         blocks, before = [], width
         for stage in range(4):

@@ -33,7 +33,7 @@ def means_over_space(x: jax.Array, power: float) -> jax.Array:
     # Divided by the maximum, which cancels, no power overflows; 1e-12 keeps the root's gradient finite at zero.
     most = jax.lax.stop_gradient(x.max(axis=(1, 2), keepdims=True)) + 1e-6
     root = (jnp.mean((x / most) ** power, axis=(1, 2)) + 1e-12) ** (1 / power)
-    return narrowed(jnp.concatenate([x.mean(axis=(1, 2)), most[:, 0, 0] * root], axis=-1), kind)
+    return narrowed(jnp.concatenate([x.mean(axis=(1, 2)), jnp.squeeze(most, (1, 2)) * root], axis=-1), kind)
 
 
 class StagedModel(nnx.Module):

@@ -58,6 +58,7 @@ class UNet(nnx.Module):
         blocks = {**options, "norm": norm, "rngs": rngs}
         widths = [width * 2**level for level in range(depth + 1)]
         self.group, self.output, self.depth = group, output, depth
+        self.input_shape, self.smallest_size = (None, None, whole("in_features", in_features)), max(16, 2**depth)
         self.lift = ConvBlock(whole("in_features", in_features), width, 3, group, lift=True, **blocks)
         self.first = ConvBlock(width, width, 3, group, **blocks)
         self.down = nnx.List([DownBlock(widths[i], widths[i + 1], 3, group, **blocks) for i in range(depth)])

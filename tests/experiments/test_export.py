@@ -2,7 +2,10 @@
 
 import json
 
+import jax
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
 import fconv_jax
@@ -39,6 +42,35 @@ def test_a_seed_is_exported_and_loaded(seed, finished, tmp_path):
     assert "$" not in card
 
 
+def test_a_seed_is_exported_to_onnx_and_stablehlo(finished, tmp_path):
+    file, program = tmp_path / "net.onnx", tmp_path / "net.stablehlo"
+    assert helpers.call(export.main, finished, "--format", "onnx", "--output", file, "--seed", 3) == 0
+    assert helpers.call(export.main, finished, "--format", "stablehlo", "--output", program, "--seed", 3) == 0
+    evaluator = Evaluator(finished)
+    images = np.random.default_rng(0).uniform(size=(2, 28, 28, 1)).astype(np.float32)
+    expected = evaluator.model(evaluator.config.seeds.index(3))(images)
+    logits = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(None, {"images": images})[0]
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+    exported = jax.export.deserialize(bytearray(program.read_bytes()))
+    np.testing.assert_allclose(exported.call(images), expected, rtol=1e-5, atol=1e-5)
+    told = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+    assert json.loads(told["source"])["seed"] == 3
+    assert json.loads(told["classes"]) == [str(digit) for digit in range(10)]
+    assert json.loads(told["preprocessing"])["kind"] == "digit"
+
+
+def test_a_network_that_ships_is_exported(tmp_path, capfd):
+    name, file = "lenet_fconv_invariant_mnist_5k", tmp_path / "net.onnx"
+    assert helpers.call(export.main, name, "--format", "onnx", "--output", file) == 0
+    assert "setting4" in onnx.load(file).metadata_props.__str__()
+    for more, says in (((file,), "exists"), ((tmp_path / "x", "--seed", "0"), "is one network")):
+        helpers.assert_refused(
+            capfd, tmp_path, helpers.call, export.main, name, "--format", "onnx", "--output", *more, says=says
+        )
+    words = (export.main, name, "--format", "safetensors", "--output", tmp_path / "y")
+    helpers.assert_refused(capfd, tmp_path, helpers.call, *words, says="copy it")
+
+
 @pytest.mark.parametrize(
     ("results", "row"),
     [
@@ -59,6 +91,6 @@ def test_bad_input(finished, tmp_path, capfd):
         ((finished, tmp_path / "out", "--seed", 7), "has the seeds 0, 3, not 7"),
         ((finished, tmp_path / "out", "--seed", -1), "at least 0"),
         ((finished, tmp_path / "there"), "exists"),
-        ((finished, tmp_path / "out", "--format", "pickle"), "choose from safetensors"),
+        ((finished, tmp_path / "out", "--format", "pickle"), "choose from safetensors, onnx, stablehlo"),
     ]:
         helpers.assert_refused(capfd, tmp_path, run, *arguments, says=says)

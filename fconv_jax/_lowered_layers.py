@@ -1,0 +1,148 @@
+"""Layers and functions of this library, and stock layers, as steps of a plain network.
+
+`x` is what a layer is given: `x.shape` its axes, `x.order` the size of its group axis (1 without one).
+"""
+
+import math
+
+import numpy as np
+from flax import nnx
+
+from fconv_jax.group import as_group
+from fconv_jax.layers import _FConv
+from fconv_jax.vectors import directions
+
+
+class NotPlainError(ValueError):
+    """What a network does that stock layers cannot."""
+
+
+def affine_of(norm: dict, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the factor and the shift that a batch norm in evaluation is."""
+    scale = norm.get("scale", 1.0) / np.sqrt(norm["var"].astype(np.float64) + epsilon)
+    return scale, norm.get("bias", 0.0) - norm["mean"].astype(np.float64) * scale
+
+
+def _tiled(array, order):
+    return None if array is None else np.tile(np.asarray(array), order)
+
+
+def _read(variable):
+    return None if variable is None else np.asarray(variable[...], np.float32)
+
+
+def _conv_arguments(kernel, **options):
+    k, _, parts_in, out = kernel.shape
+    parts = options.get("feature_group_count", 1)
+    return [
+        "Conv",
+        {"in_features": parts_in * parts, "out_features": out, "kernel_size": [k, kernel.shape[1]], **options},
+    ]
+
+
+def _fconv(layer, x):
+    kernel = np.asarray(layer.filter(), np.float32)
+    inputs = kernel.shape[2:4] if layer._from_field else (1, kernel.shape[2])
+    outputs = kernel.shape[-2:] if layer._to_field else (1, kernel.shape[-1])
+    kernel = kernel.reshape(*kernel.shape[:2], *inputs, *outputs)
+    parts = layer.feature_group_count
+    if parts > 1:  # a part's channels do not lie together beside a group: zeros stand for the others
+        n, m = inputs[1], outputs[1] // parts
+        whole = np.zeros((*kernel.shape[:3], n * parts, *kernel.shape[4:]), np.float32)
+        for i in range(parts):
+            whole[..., i * n : (i + 1) * n, :, i * m : (i + 1) * m] = kernel[..., i * m : (i + 1) * m]
+        kernel, inputs = whole, (inputs[0], n * parts)
+    kernel = kernel.reshape(*kernel.shape[:2], math.prod(inputs), math.prod(outputs))
+    padding = layer.padding if isinstance(layer.padding, str) else [[layer.padding] * 2] * 2
+    spec = _conv_arguments(
+        kernel, strides=[layer.strides] * 2, padding=padding, kernel_dilation=[layer.kernel_dilation] * 2,
+        use_bias=layer.bias is not None,
+    )  # fmt: skip
+    return spec, {"kernel": kernel, "bias": _tiled(_read(layer.bias), outputs[0])}
+
+
+def _conv(layer, x):
+    if len(x.shape) != 4 or len(layer.kernel_size) != 2:
+        raise NotPlainError(f"nnx.Conv over {x.shape} has no plain form yet")
+    padding = layer.padding if isinstance(layer.padding, str) else [list(pair) for pair in _pairs(layer.padding)]
+    spec = _conv_arguments(
+        layer.kernel[...], strides=list(_pair(layer.strides)), padding=padding, use_bias=layer.bias is not None,
+        kernel_dilation=list(_pair(layer.kernel_dilation)), feature_group_count=layer.feature_group_count,
+    )  # fmt: skip
+    return spec, {"kernel": _read(layer.kernel), "bias": _read(layer.bias)}
+
+
+def _pair(value):
+    return (value, value) if value is None or isinstance(value, int) else tuple(value)
+
+
+def _pairs(padding):
+    return [_pair(each) for each in _pair(padding)]
+
+
+def _linear(layer, x):
+    kernel = np.kron(np.eye(x.order, dtype=np.float32), np.asarray(layer.kernel[...], np.float32))
+    sizes = {"in_features": kernel.shape[0], "out_features": kernel.shape[1], "use_bias": layer.bias is not None}
+    return ["Linear", sizes], {"kernel": kernel, "bias": _tiled(_read(layer.bias), x.order)}
+
+
+def _batch_norm(layer, x):
+    arrays = {name: _tiled(_read(getattr(layer, name)), x.order) for name in ("scale", "bias", "mean", "var")}
+    arguments = {
+        "num_features": layer.num_features * x.order,
+        "epsilon": float(layer.epsilon),
+        "momentum": float(layer.momentum),
+    }
+    arguments |= {"use_scale": arrays["scale"] is not None, "use_bias": arrays["bias"] is not None}
+    return ["BatchNorm", arguments], arrays
+
+
+def _layer_norm(layer, x):
+    axes = sorted(axis % len(x.shape) for axis in np.atleast_1d(layer.reduction_axes))
+    whole = [len(x.shape) - 2, len(x.shape) - 1] if x.order > 1 else [len(x.shape) - 1]
+    if axes != whole:
+        raise NotPlainError(f"nnx.LayerNorm over the axes {axes} of {x.shape} has no plain form yet")
+    arrays = {name: _tiled(_read(getattr(layer, name)), x.order) for name in ("scale", "bias")}
+    arguments = {"num_features": x.order * x.shape[-1], "epsilon": float(layer.epsilon)}
+    arguments |= {"use_scale": arrays["scale"] is not None, "use_bias": arrays["bias"] is not None}
+    return ["LayerNorm", arguments], arrays
+
+
+LAYERS = {_FConv: _fconv, nnx.Conv: _conv, nnx.Linear: _linear, nnx.BatchNorm: _batch_norm, nnx.LayerNorm: _layer_norm}
+"""Layers, each as ([class, arguments], arrays)."""
+
+
+def _vectors(weights):
+    """`[before, after]` over the group axis as a 1 x 1 convolution."""
+
+    def lower(lowering, options, x, out):
+        matrix = np.kron(weights(options["group"]), np.eye(x.shape[-1])).astype(np.float32)
+        spec = _conv_arguments(matrix[None, None], use_bias=False)
+        return lowering.layer("vectors", spec, {"kernel": matrix[None, None]}, x, out)
+
+    return lower
+
+
+def _over_group(kind):
+    return lambda lowering, options, x, out: lowering.step("over_group", [x], out, order=int(x.order), kind=kind)
+
+
+def _pool(operation, **fixed):
+    return lambda lowering, options, x, out: lowering.pool(operation, options, x, out, **fixed)
+
+
+FUNCTIONS = {
+    "spatial_max_pool": _pool("max_pool"),
+    "corner_max_pool": lambda lowering, options, x, out: lowering.pool(
+        "max_pool", options | {"strides": options["window"]}, x, out, widen=False
+    ),
+    "spatial_mean_pool": _pool("mean_pool"),
+    "blur_pool": _pool("blur_pool"),
+    "corner_blur_pool": _pool("blur_pool", widen=False),
+    "max_over_group": _over_group("max"),
+    "mean_over_group": _over_group("mean"),
+    "upsample": lambda lowering, options, x, out: lowering.step("upsample", [x], out, factor=int(options["factor"])),
+    "to_vectors": _vectors(lambda group: 2.0 / as_group(group).order * directions(as_group(group)).T),
+    "from_vectors": _vectors(lambda group: directions(as_group(group))),
+}
+"""Functions of this library that are one step."""

@@ -1,0 +1,321 @@
+"""A network, traced, as the description and the parameters of a plain one (`fconv_jax.plain`)."""
+
+import dataclasses
+import inspect
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.extend.core import Literal
+
+from fconv_jax._lowered_layers import FUNCTIONS, LAYERS, NotPlainError, affine_of
+from fconv_jax._traced import Program, bind, inner_program
+from fconv_jax.convolve import convolution_algorithm
+from fconv_jax.plain import BINARY, UNARY
+
+_RENAMED = {"reduce_sum": "sum", "reduce_max": "max", "reduce_min": "min"}
+_PASSED = ("copy", "copy_p", "stop_gradient", "optimization_barrier", "reduce_precision", "sharding_constraint")
+_MAX_CONSTANT = 2**24
+
+
+@dataclasses.dataclass(frozen=True)
+class _Value:
+    """Value `index` of the plain network; `shape`, its axes in the traced one (a field has one more)."""
+
+    index: int
+    shape: tuple
+
+    @property
+    def order(self):
+        """The size of its group axis, 1 without one."""
+        return self.shape[-2] if len(self.shape) in (3, 5) else 1
+
+
+class Lowering:
+    """The steps of a model: `description`, {layer: arrays} and {constant: array}."""
+
+    def __init__(self, model: nnx.Module, input_shape: tuple[int, int, int], any_size: bool):
+        self.any_size, self.pixels = any_size, 0.0
+        self.steps: list[Any] = []
+        self.layers: dict[str, Any] = {}
+        self.constants: dict[str, np.ndarray] = {}
+        self.arrays: dict[str, dict[str, np.ndarray]] = {}
+        (batch,) = jax.export.symbolic_shape("b")
+        images = jax.ShapeDtypeStruct((batch, *input_shape), jnp.float32)
+        with convolution_algorithm("direct"):
+            self.net = Program(model, images, every=True)
+        self.modules = _modules(model)
+        (out,) = self._program(
+            self.net.jaxpr, [_Value(0, (batch, *input_shape))], several="a network of several outputs"
+        )
+        if not isinstance(out, _Value):
+            raise NotPlainError("the network's output does not depend on the images")
+        if out.index != len(self.steps):  # the last value is the output
+            self.step("reshape", [out], out.shape, shape=list(self._flat(out.shape[1:])))
+        self.output = [int(size) for size in out.shape[-2:]] if len(out.shape) in (3, 5) else []
+        self.input_shape = [None, None, input_shape[2]] if self.any_size else list(input_shape)
+        self._fold_norms()
+
+    def description(self) -> dict:
+        """What `fconv_jax.plain.PlainNetwork` is made of."""
+        constants = {name: list(array.shape) for name, array in self.constants.items()}
+        return {"input_shape": self.input_shape, "layers": self.layers, "constants": constants,
+                "steps": self.steps, "output": self.output}  # fmt: skip
+
+    def _program(self, jaxpr, arguments, several=""):
+        """The outputs of a program: `_Value`s, or arrays where they do not depend on the images."""
+        found = dict(zip(jaxpr.jaxpr.invars, arguments, strict=True))
+        found |= dict(zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))  # random keys among them
+
+        def read(atom):
+            return np.asarray(atom.val) if isinstance(atom, Literal) else found[atom]
+
+        for equation in jaxpr.jaxpr.eqns:
+            outs = self._equation(equation, [read(atom) for atom in equation.invars])
+            found |= dict(zip(equation.outvars, outs, strict=True))
+        outs = [read(atom) for atom in jaxpr.jaxpr.outvars]
+        if several and len(outs) != 1:
+            raise NotPlainError(f"{several} has no plain form yet")
+        return outs
+
+    def _equation(self, equation, ins):
+        name, stage = equation.primitive.name, self.net.stages.get(equation.params.get("name", ""))
+        values = [x for x in ins if isinstance(x, _Value)]
+        out = tuple(equation.outvars[0].aval.shape)
+        if name == "platform_index":
+            return [None]
+        if name == "cond" and ins[0] is None:  # a choice between backends: the default
+            return self._program(equation.params["branches"][-1], ins[1:])
+        if not values:
+            return _constant(equation, ins)
+        if stage is not None and (lowered := self._stage(stage, ins, out)) is not None:
+            return [lowered]
+        inner = inner_program(equation) if name != "scan" else None
+        if inner is not None:
+            activation = _activation(equation.params.get("name", ""), inner, ins)
+            if activation:
+                return [self.step(activation, ins, out)]
+            return self._program(inner, ins)
+        if name in _PASSED:
+            return ins
+        lowered = self._raw(name, equation.params, ins, out)
+        if lowered is None:
+            raise NotPlainError(f"{name} of {[tuple(getattr(x, 'shape', ())) for x in ins]} has no plain form yet")
+        return [lowered]
+
+    def _raw(self, name, params, ins, out):
+        """A primitive of jax as a step; `None` for one that has none."""
+        x = next(x for x in ins if isinstance(x, _Value))
+        if name == "convert_element_type":
+            kind = str(np.dtype(params["new_dtype"]))
+            return dataclasses.replace(x) if kind == "float32" else self.step("cast", [x], out, dtype=kind)
+        if name in UNARY:
+            return self.step(name, [x], out)
+        if name in ("integer_pow", "square"):
+            return self.step("pow", [x], out, number=float(params.get("y", 2)))
+        if name in BINARY:
+            return self._binary(name, ins, out)
+        if name in _RENAMED:
+            return self._reduction(_RENAMED[name], x, tuple(params["axes"]), out)
+        if name == "concatenate" and all(isinstance(y, _Value) for y in ins):
+            if params["dimension"] == len(out) - 1:
+                return self.step("concatenate", ins, out, order=int(x.order))
+            return None
+        if name in ("reshape", "squeeze", "expand_dims"):
+            return self._reshape(x, out)
+        if name == "broadcast_in_dim" and math.prod(out[1:]) == math.prod(x.shape[1:]):
+            return self._reshape(x, out)
+        if name == "slice" and math.prod(out[1:]) == math.prod(x.shape[1:]):
+            return self._reshape(x, out)
+        return None
+
+    def _binary(self, name, ins, out):
+        constant = next((i for i, x in enumerate(ins) if not isinstance(x, _Value)), None)
+        if constant is None:
+            same = all(x.shape == out or len(x.shape) == 4 == len(out) for x in ins)
+            return self.step(name, ins, out) if same else None
+        number, x = np.asarray(ins[constant]), ins[1 - constant]
+        first = {"first": True} if constant == 0 and name in ("sub", "div", "pow") else {}
+        if np.size(number) == 1:
+            number = float(np.asarray(number, np.float64).reshape(()))
+            if (name, number) in (("mul", 1.0), ("div", 1.0), ("add", 0.0), ("sub", 0.0)) and not first:
+                return dataclasses.replace(x)
+            if (name, number) == ("max", 0.0):
+                return self.step("relu", [x], out)
+            if name == "div" and self._became_mean(x, number):
+                return dataclasses.replace(x)
+            return self.step(name, [x], out, number=number, **first)
+        if x.shape != out or number.shape[0] != 1:
+            return None
+        array = np.broadcast_to(number, (*number.shape[:-2], *(out[-2:] if len(out) in (3, 5) else number.shape[-2:])))
+        self.any_size &= (len(out) != 5 and len(out) != 4) or array.shape[1:3] == (1, 1)
+        array = array.reshape(self._flat(array.shape))
+        label = f"constant{len(self.constants)}"
+        self.constants[label] = array.astype(np.float32)
+        return self.step(name, [label, x] if constant == 0 else [x, label], out)
+
+    def _became_mean(self, x, number):
+        """A sum over space, divided by the number of pixels, is a mean at every size."""
+        last = self.steps[-1]
+        if last[0] != "over_space" or last[2]["kind"] != "sum" or x.index != len(self.steps) or number != self.pixels:
+            return False
+        last[2]["kind"] = "mean"
+        return True
+
+    def _reduction(self, kind, x, axes, out):
+        space, group = (1, 2), {5: 3, 3: 1}.get(len(x.shape))
+        left = [axis for axis in axes if axis != group]
+        if left not in ([], [1, 2]) or (left and len(x.shape) not in (4, 5)) or not axes:
+            return None
+        if group in axes:
+            shape = tuple(size for axis, size in enumerate(x.shape) if axis != group)
+            x = self.step("over_group", [x], shape, order=int(x.order), kind=kind)
+        if left:
+            self.pixels = float(x.shape[1] * x.shape[2])
+            x = self.step("over_space", [x], (x.shape[0], *x.shape[3:]), kind=kind)
+        return x if x.shape == out and (left == [] or tuple(left) == space) else None
+
+    def _reshape(self, x, out):
+        if out[:1] != x.shape[:1] or len(out) not in (2, 3, 4, 5):
+            return None
+        flat, before = self._flat(out[1:]), self._flat(x.shape[1:])
+        if flat == before:
+            return _Value(x.index, out)
+        self.any_size &= len(before) == 1 or (len(flat) == 3 and flat[:2] == before[:2])
+        return self.step("reshape", [x], out, shape=[int(size) for size in flat])
+
+    @staticmethod
+    def _flat(sizes):
+        """Axes behind the batch (or all, of four or five), the group and the channels as one."""
+        return (*sizes[:-2], sizes[-2] * sizes[-1]) if len(sizes) in (2, 4, 5) and len(sizes) != 3 else tuple(sizes)
+
+    def step(self, operation, ins, axes, /, **options):
+        """One more step; `axes` are the traced network's."""
+        self.steps.append([operation, [x if isinstance(x, str) else x.index for x in ins], options])
+        return _Value(len(self.steps), tuple(axes))
+
+    def _stage(self, stage, ins, out):
+        """A layer or a pool; `None` for what its own program tells."""
+        x = next(x for x in ins if isinstance(x, _Value))
+        if isinstance(stage.stage, nnx.Module):
+            module = self.modules.get(stage.name)
+            kind = next((kind for kind in LAYERS if isinstance(module, kind)), None)
+            if isinstance(module, nnx.Dropout):
+                return dataclasses.replace(x)
+            if kind is None:
+                if any(isinstance(x, _Value) for x in ins[1:]) or module is None:
+                    raise NotPlainError(f"{stage.name}, a {type(stage.stage).__name__}, has no plain form yet")
+                return None
+            spec, arrays = LAYERS[kind](module, x)
+            return self.layer(stage.name, spec, arrays, x, out)
+        name = getattr(stage.stage, "__name__", "")
+        # A model's stage is given images alone: what it calls, inside, tells its arguments.
+        known = name in FUNCTIONS and set(inspect.signature(stage.stage).parameters) <= set(stage.options)
+        return FUNCTIONS[name](self, stage.options, x, out) if known else None
+
+    def layer(self, name, spec, arrays, x, out):
+        """A stock layer: [class, arguments] and arrays."""
+        name = name.replace(".", "_")
+        while name in self.layers:
+            name += "_again"
+        self.layers[name] = spec
+        self.arrays[name] = {key: np.asarray(array, np.float32) for key, array in arrays.items() if array is not None}
+        return self.step("layer", [x], out, name=name)
+
+    def pool(self, operation, options, x, out, **fixed):
+        """A pool of this library with its arguments."""
+        window = int(options["window"])
+        strides = options.get("strides")
+        padding = options.get("padding")
+        chosen = {
+            "window": window,
+            "strides": window if strides is None else int(strides),
+            "padding": (window - 1) // 2 if padding is None else int(padding),
+            "widen": bool(options.get("widen", False)),
+        }
+        return self.step(operation, [x], out, **{**chosen, **fixed})
+
+    def _fold_norms(self):
+        """A batch norm after a convolution or dense layer that nothing else reads becomes part of it."""
+        uses, kept, moved = [i for _, inputs, _ in self.steps for i in inputs], [], {0: 0}
+        for number, (operation, inputs, options) in enumerate(self.steps, start=1):
+            inputs = [i if isinstance(i, str) else moved[i] for i in inputs]
+            source = int(inputs[0]) if operation == "layer" else 0
+            before = kept[source - 1] if source else None
+            if (
+                before is not None
+                and uses.count(self.steps[number - 1][1][0]) == 1
+                and self._fold(before, options["name"])
+            ):
+                moved[number] = source
+                continue
+            kept.append([operation, inputs, options])
+            moved[number] = len(kept)
+        self.steps = kept
+
+    def _fold(self, before, name):
+        """Whether layer `name` is a batch norm that the step before can do."""
+        (norm, arguments), layer = self.layers[name], self.layers.get(before[2].get("name"), ("",))
+        if norm != "BatchNorm" or before[0] != "layer" or layer[0] not in ("Conv", "Linear"):
+            return False
+        scale, shift = affine_of(self.arrays.pop(name), arguments["epsilon"])
+        arrays = self.arrays[before[2]["name"]]
+        arrays["kernel"] = (arrays["kernel"] * scale).astype(np.float32)
+        arrays["bias"] = (arrays.get("bias", np.zeros(1)) * scale + shift).astype(np.float32)
+        layer[1]["use_bias"] = True
+        del self.layers[name]
+        return True
+
+
+def _modules(model):
+    """{name of a stage: module}."""
+    found = {".".join(map(str, path)) or type(module).__name__: module for path, module in nnx.iter_modules(model)}
+    named = getattr(model, "stages", ())
+    return found | {name: stage for name, stage in named if isinstance(stage, nnx.Module)}
+
+
+def _constant(equation, ins):
+    """The results of an equation that no image enters; axes of the batch become 1."""
+    out = equation.outvars[0].aval
+    if not all(isinstance(size, int) for size in out.shape):
+        if equation.primitive.name != "broadcast_in_dim" or np.size(ins[0]) != 1:
+            raise NotPlainError(f"{equation.primitive.name} of the batch's size has no plain form yet")
+        return [np.full([size if isinstance(size, int) else 1 for size in out.shape], ins[0])]
+    if math.prod(out.shape) > _MAX_CONSTANT:
+        raise NotPlainError(f"a constant of {math.prod(out.shape):,} numbers is too large")
+    return jax.tree.leaves(bind(equation, *ins))
+
+
+def _activation(name, inner, ins):
+    """The name of the function of `nnx` that a program of one array is, as its values say."""
+    name = {"relu": "relu", "elu": "elu"}.get(name, "")
+    if not name or sum(isinstance(x, _Value) for x in ins) != 1:
+        return ""
+    sample = np.linspace(-3, 3, 13, dtype=np.float32)
+    # Its equations are for arrays of the network's shape: those that only spread a number are left out.
+    y = _run(inner, [sample if isinstance(x, _Value) else x for x in ins])[0]
+    return name if np.allclose(y, UNARY[name](jnp.asarray(sample)), atol=1e-6) else ""
+
+
+def _run(program, arguments):
+    found = dict(zip(program.jaxpr.invars, arguments, strict=True))
+    found |= dict(zip(program.jaxpr.constvars, program.consts, strict=True))
+
+    def read(atom):
+        return atom.val if isinstance(atom, Literal) else found[atom]
+
+    for equation in program.jaxpr.eqns:
+        ins, inner = [read(atom) for atom in equation.invars], inner_program(equation)
+        if inner is not None:
+            outs = _run(inner, ins)
+        elif equation.primitive.name == "broadcast_in_dim":
+            outs = ins[:1]
+        elif equation.primitive.name == "select_n":
+            outs = [jnp.where(ins[0], ins[2], ins[1])]
+        else:
+            outs = jax.tree.leaves(bind(equation, *ins))
+        found |= dict(zip(equation.outvars, outs, strict=True))
+    return [read(atom) for atom in program.jaxpr.outvars]
