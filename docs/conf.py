@@ -29,11 +29,11 @@ extensions = [
 exclude_patterns = ["_build", "_extensions", "jupyter_execute", "requirements*"]
 default_role = "py:obj"  # a docstring's `name` is a link where the reference has that name, else code
 
-# Tutorials are executed, each from the start; an error or a cell of two minutes ends the build.  DOCS_CACHE=1, for
-# writing, keeps what was executed: it does not see that the library has changed.
+# Tutorials are executed, each from the start; an error or a cell of ten minutes (a busy machine) ends the build.
+# DOCS_CACHE=1, for writing, keeps what was executed: it does not see that the library has changed.
 nb_execution_mode = "cache" if os.environ.get("DOCS_CACHE") else "force"
 nb_execution_cache_path = str(DOCS / "_build" / ".executed")
-nb_execution_timeout = 120
+nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
