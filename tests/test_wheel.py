@@ -14,7 +14,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 
 def lower_bounds():
-    """`jax>=0.10` as `jax==0.10.*`, and so on: the oldest line of versions that pyproject allows."""
+    """`jax>=0.10.1` as `jax==0.10.1`, and so on: the oldest versions that pyproject allows."""
     found = []
     for requirement in PROJECT["dependencies"]:
         name, bound = re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement).groups()
