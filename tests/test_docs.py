@@ -112,6 +112,8 @@ def test_links_out_of_the_site_become_pages_or_paths():
     assert relinked("[a](../README.md)") == "[a](index.md)"
     assert relinked("[a](../results/figures/errors.json)") == "a (`results/figures/errors.json`)"
     assert relinked("[a](group.md#b) ![c](../results/angles.png)") == "[a](group.md#b) ![c](../results/angles.png)"
+    for code in ("`networks[name](x)`", '```python\nnetworks["a"](x)\n```', "`````text\n```\n[a](b)\n`````"):
+        assert relinked(f"{code}\n[a](../README.md)") == f"{code}\n[a](index.md)"
     assert relinked("[a](https://flax.readthedocs.io)") == "[a](https://flax.readthedocs.io)"
 
 

@@ -25,7 +25,11 @@ PAGES = {
     "results/table2.md": "project/table2.md",
     "results/why-fconv-lost.md": "project/why-fconv-lost.md",
 }
-LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
+CODE = r"^(?P<fence>```+).*?^(?P=fence)$|`[^`\n]+`"  # where brackets are no link
+LINK = re.compile(
+    CODE + r"|(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)",
+    flags=re.DOTALL | re.MULTILINE,
+)
 _ELSEWHERE = ("http://", "https://", "mailto:")
 
 
@@ -40,7 +44,7 @@ def relinked(text: str, source: pathlib.Path, page: pathlib.Path) -> str:
 
     def link(found):
         image, words, target, anchor = found["image"], found["text"], found["target"], found["anchor"] or ""
-        if target.startswith(_ELSEWHERE):
+        if target is None or target.startswith(_ELSEWHERE):
             return found[0]
         path = (source.parent / target).resolve()
         inside = path.relative_to(ROOT).as_posix()
