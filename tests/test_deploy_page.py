@@ -1,20 +1,28 @@
 """The page on deployment: its program runs, its table says what the files say, its links lead somewhere."""
 
 import re
+import shlex
 from pathlib import Path
 
+from experiments import export
 from fconv_jax import pretrained
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
 
 
-def test_its_program_runs(tmp_path, monkeypatch, capsys):
+def test_its_programs_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (program,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    exec(compile(program, "deploy.md", "exec"), {"__name__": "page"})
+    assert export.main(shlex.split(re.search(r"python -m experiments.export (lenet.*)", PAGE)[1])) == 0
+    capsys.readouterr()
+    programs = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    assert len(programs) == 4
+    for program in programs:
+        exec(compile(program, "deploy.md", "exec"), {"__name__": "page"})
     assert (tmp_path / "mine" / pretrained.WEIGHTS).exists()
-    assert capsys.readouterr().out == "0.9782\n"
+    said = capsys.readouterr().out
+    assert said.startswith("0.9782\n[")
+    assert "'conv4': (5, 5, 192, 256)" in said
 
 
 def test_its_table_says_what_the_files_say():

@@ -4,7 +4,9 @@ import pathlib
 import re
 import shlex
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import evaluate, export, predict, report, run, sweep
 
@@ -17,7 +19,7 @@ def blocks(language):
 
 
 def test_the_examples_run_and_the_first_is_invariant():
-    example, trained = blocks("python")
+    example, _, trained = blocks("python")
     exec(compile(trained, "README.md", "exec"), {"__name__": "readme"})
     assert "assert jnp.allclose" in example
     exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
@@ -25,7 +27,7 @@ def test_the_examples_run_and_the_first_is_invariant():
 
 def test_the_example_can_fail():
     """Negative control: one rotation alone is not invariant."""
-    example, _ = blocks("python")
+    example, *_ = blocks("python")
     plain = example.replace("fc.max_over_group(nnx.relu(self.conv2(x)))", "nnx.relu(self.conv2(x))[..., 0, :]")
     assert plain != example
     with pytest.raises(AssertionError):
@@ -39,6 +41,23 @@ def test_every_command_is_accepted():
     assert {name for name, _ in found} == set(parsers)
     for name, arguments in found:
         parsers[name].parse_args(shlex.split(arguments))
+
+
+def test_a_strangers_commands_run_as_written(tmp_path, monkeypatch, capsys):
+    """A photograph of a dark stroke on paper is named, and the exported file answers without JAX."""
+    monkeypatch.chdir(tmp_path)
+    photograph = np.full((300, 200), 220, np.uint8)
+    photograph[60:240, 90:112] = 30
+    Image.fromarray(photograph).save("photo.jpg")
+    commands = next(block for block in blocks("bash") if "experiments.predict" in block)
+    for name, arguments in re.findall(r"python -m experiments\.(\w+)([^\n`#&]*)", commands):
+        if name != "demo":  # it serves until it is stopped: tests/experiments/test_demo.py
+            assert {"predict": predict, "export": export}[name].main(shlex.split(arguments.replace("--show", ""))) == 0
+    assert "1" in capsys.readouterr().out
+    without_jax = next(block for block in blocks("python") if "onnxruntime" in block)
+    names = {"__name__": "readme"}
+    exec(compile(without_jax, "README.md", "exec"), names)
+    assert names["logits"].shape == (1, 10)
 
 
 def test_ci_runs_the_test_command():
