@@ -143,8 +143,9 @@ def bicubic_basis(kernel_size: int, group: Group | int) -> FourierBasis:
 class Fourier:
     """The Fourier basis that a layer uses (`fourier_basis`), whatever its kernel size.
 
-    The defaults rotate well at every step of the group.  They are fewer functions than a kernel has pixels (3 x 3: 5
-    of 9), each smaller towards the rim: choose "all" and "adaptive", the reference's, where quarter turns are enough.
+    The defaults rotate well at every step of the group.  They are fewer functions than a kernel has pixels (3 x 3: 7
+    of 9, 5 x 5: 9 of 25), each smaller towards the rim: choose "all" and "adaptive", the reference's, where quarter
+    turns are enough.
 
     Args:
       num_frequencies: p along each axis: `"few"`, (k + 1) // 2 and at least 2; `"all"`, k; or a number, 2..k.

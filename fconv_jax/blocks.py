@@ -217,6 +217,11 @@ def _conv(in_features, out_features, kernel_size, group, *, lift=False, basis=No
     return kind(in_features, out_features, kernel_size, group, **named, **options)
 
 
+def plain_options(options):
+    """Those of a layer's options that a plain convolution has."""
+    return {name: value for name, value in options.items() if name not in ("basis", "coefficient_init")}
+
+
 def _types(options):
     return {name: options[name] for name in ("dtype", "param_dtype", "rngs") if name in options}
 

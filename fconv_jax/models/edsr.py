@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 
 from fconv_jax._checks import whole
-from fconv_jax.blocks import ResidualBlock, _conv
+from fconv_jax.blocks import ResidualBlock, _conv, plain_options
 from fconv_jax.group import Group
 from fconv_jax.layers import ProjectingFConv
 from fconv_jax.models.initial import fconv_init
@@ -69,7 +69,7 @@ class EDSR(nnx.Module):
         self.conv = _conv(width, width, 3, group, **options)
         self.up = nnx.List([_conv(width, width, 3, group, **options) for _ in self.steps])
         if group is None:
-            self.last = nnx.Conv(width, in_features, (3, 3), **options)
+            self.last = nnx.Conv(width, in_features, (3, 3), **plain_options(options))
         else:
             self.last = ProjectingFConv(width, in_features, 3, group, **options)
 

@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 
 from fconv_jax._checks import whole
-from fconv_jax.blocks import ConvBlock, DownBlock, UpBlock
+from fconv_jax.blocks import ConvBlock, DownBlock, UpBlock, plain_options
 from fconv_jax.group import Group
 from fconv_jax.layers import GroupFConv, ProjectingFConv
 from fconv_jax.models.initial import fconv_init
@@ -66,7 +66,7 @@ class UNet(nnx.Module):
             [UpBlock(widths[i + 1], widths[i], widths[i], 3, group, **blocks) for i in reversed(range(depth))]
         )
         if group is None:
-            self.last = nnx.Conv(width, num_classes, (1, 1), rngs=rngs, **options)
+            self.last = nnx.Conv(width, num_classes, (1, 1), rngs=rngs, **plain_options(options))
         else:
             kind = ProjectingFConv if output == "mask" else GroupFConv
             self.last = kind(width, num_classes, 1, group, use_bias=output == "mask", rngs=rngs, **options)

@@ -78,7 +78,7 @@ def run(path, images):
     return session.run(None, {"images": np.asarray(images)})[0]
 
 
-@pytest.mark.parametrize("name", [*MODELS, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
+@pytest.mark.parametrize("name", [*MODELS, *(pytest.param(name, marks=pytest.mark.long) for name in LARGE)])
 def test_a_plain_network_and_its_onnx_file_compute_what_the_network_does(name, tmp_path):
     model = made(name)
     images = images_for(model)

@@ -76,6 +76,13 @@ def test_quarter_turns_and_mirrors_are_exact_before_and_after_training(case, gro
     assert worst(nnx.jit(model), case, group) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["unet_fconv", "edsr_fconv"])
+def test_a_twin_leaves_out_what_a_plain_convolution_has_not(name):
+    options = {"basis": fc.Fourier("all", mask="adaptive"), "coefficient_init": fc.initializers.he(), "width": 2}
+    twin = nnx.eval_shape(lambda: models.plain_twin(name, rngs=nnx.Rngs(0), group=4, **options))
+    assert isinstance(twin.last, nnx.Conv)
+
+
 @pytest.mark.parametrize("name", ["resnet18_fconv", "unet_fconv", "edsr_fconv"])
 def test_the_plain_twin_has_as_many_parameters_and_no_law(name):
     options = SMALL[name] | {"in_features": 2, "num_classes": 3, "group": 8}

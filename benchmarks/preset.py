@@ -1,0 +1,104 @@
+"""What the layers' default basis and initialiser do to rotations and to the variance: writes results/preset.md.
+
+    python -m benchmarks.preset
+
+Errors: two untrained layers (lifting, ReLU, group; 8 features) and the maximum over the group, on the audit's smooth
+images, 33 x 33, margin 10, mean of two seeds.  Variance: mean square of white noise after twenty group layers with ReLU
+(16 features, C8, 3 x 3, 24 x 24) over that after the first, three seeds.
+"""
+
+import pathlib
+import platform
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import fconv_jax as fc
+from fconv_jax.audit import _smooth_images
+
+RESULTS = pathlib.Path(__file__).parents[1] / "results" / "preset.md"
+KINDS = {
+    "default": {},
+    "default basis, `he()`": {"coefficient_init": fc.initializers.he()},
+    "all frequencies, adaptive, `he()`": {
+        "basis": fc.Fourier("all", mask="adaptive"),
+        "coefficient_init": fc.initializers.he(),
+    },
+}
+
+
+class Two(nnx.Module):
+    """Two layers, and the maximum over the group: an image, which rotates by any angle."""
+
+    def __init__(self, kernel_size, group, seed, options):
+        padding = {"padding": kernel_size // 2} if kernel_size % 2 == 0 else {}
+        options = {**options, **padding, "rngs": nnx.Rngs(seed)}
+        self.lift = fc.LiftingFConv(1, 8, kernel_size, group, **options)
+        self.group = fc.GroupFConv(8, 8, kernel_size, group, **options)
+
+    def __call__(self, x):
+        """Returns the image."""
+        return fc.max_over_group(self.group(nnx.relu(self.lift(x))))
+
+
+def error(kernel_size, group, angle, options):
+    """The mean error of two seeds."""
+    images = _smooth_images((33, 33, 1))
+    models = [Two(kernel_size, group, seed, options) for seed in (0, 1)]
+    call = nnx.jit(lambda model, x: model(x))
+    errors = [fc.equivariance_error(lambda x, m=model: call(m, x), images, angle, margin=10) for model in models]
+    return np.mean([float(value) for value in errors])
+
+
+def variance(options):
+    """Mean squares after twenty layers over the first's, three seeds."""
+    ratios = []
+    for seed in range(3):
+        x, squares = jax.random.normal(jax.random.key(seed), (2, 24, 24, 8, 16)), []
+        for number in range(20):
+            layer = fc.GroupFConv(16, 16, 3, 8, rngs=nnx.Rngs(100 * seed + number), **options)
+            x = jax.jit(lambda x, layer=layer: nnx.relu(layer(x)))(x)
+            squares.append(float(jnp.mean(x**2)))
+        ratios.append(squares[-1] / squares[0])
+    return ratios
+
+
+def rank(kernel_size, options):
+    """Number of functions."""
+    return options.get("basis", fc.Fourier()).sampled(kernel_size, 8).rank
+
+
+def main():
+    """Measures, prints and writes."""
+    lines = ["# The layers' default basis and initialiser", "", f"`python -m benchmarks.preset`, {_machine()}.", ""]
+    lines += [
+        "Relative error of two untrained layers of C8, at 45 degrees / at 22.5 degrees (functions of the basis):",
+        "",
+    ]
+    lines += [f"| kernel | {' | '.join(KINDS)} |", "|---|" + "---|" * len(KINDS)]
+    for k in range(2, 12):
+        cells = [f"{error(k, 8, 45, o):.3f} / {error(k, 8, 22.5, o):.3f} ({rank(k, o)})" for o in KINDS.values()]
+        lines.append(f"| {k} x {k} | {' | '.join(cells)} |")
+        print(lines[-1], flush=True)
+    lines += ["", "At one step of the group, kernels of 5 x 5:", "", f"| group | {' | '.join(KINDS)} |"]
+    lines.append("|---|" + "---|" * len(KINDS))
+    for t in (4, 5, 6, 8, 12, 16):
+        lines.append(f"| C{t} | " + " | ".join(f"{error(5, t, 360 / t, o):.3f}" for o in KINDS.values()) + " |")
+        print(lines[-1], flush=True)
+    lines += ["", "Mean square after twenty layers over that after the first, three seeds:", ""]
+    lines += [
+        f"- {name}: {', '.join(f'{ratio:.2g}' for ratio in variance(options))}" for name, options in KINDS.items()
+    ]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    RESULTS.write_text(text, encoding="utf-8")
+
+
+def _machine():
+    return f"{platform.machine()} CPU, jax {jax.__version__}"
+
+
+if __name__ == "__main__":
+    main()
