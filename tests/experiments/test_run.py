@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import audit, convert, data, evaluate, export, figures, ladder, predict, report, run, sweep
+from experiments import audit, convert, data, demo, evaluate, export, figures, ladder, predict, report, run, sweep
 from experiments.runs import folder as folders
 from experiments.runs.progress import Bar
 from experiments.training.loop import Loop
@@ -223,7 +223,7 @@ def test_a_seed_whose_loss_is_not_a_number(synthetic, tmp_path, monkeypatch, fin
     assert all(math.isnan(float(row.split(",")[2])) for row in (tmp_path / "run/curves.csv").read_text().split()[3:])
 
 
-@pytest.mark.parametrize("door", [run, evaluate, sweep, report, convert, audit, figures, ladder, predict, export])
+@pytest.mark.parametrize("door", [run, evaluate, sweep, report, convert, audit, figures, ladder, predict, export, demo])
 def test_help_of_every_door(door, capsys):
     assert helpers.call(door.main, "--help") == 0
     assert door.__doc__.splitlines()[0].split(":")[0] in " ".join(capsys.readouterr().out.split())

@@ -50,7 +50,7 @@ def test_number_of_images():
 def test_importing_is_cheap():
     code = (
         "import sys, experiments.settings;"
-        "from experiments import run, evaluate, sweep, report, convert, audit, figures, ladder, predict, export;"
+        "from experiments import run, evaluate, sweep, report, convert, audit, figures, ladder, predict, export, demo;"
         "heavy = ('jax', 'flax', 'orbax', 'scipy', 'tensorflow_datasets', 'requests', 'matplotlib');"
         "print([name for name in heavy if name in sys.modules])"
     )

@@ -1,0 +1,2 @@
+// The build puts onnxruntime-web's file of this name here; these are its types.
+export * from "onnxruntime-web/wasm";
