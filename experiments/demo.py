@@ -12,17 +12,14 @@ from pathlib import Path
 from experiments.rules import InputError, Parser, whole
 from experiments.runs import config
 
+TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}
 DIST = Path(__file__).parents[1] / "demo" / "dist"
 
 
 class _Handler(SimpleHTTPRequestHandler):
     """Files as they are now, without a line for each."""
 
-    extensions_map = SimpleHTTPRequestHandler.extensions_map | {
-        ".js": "text/javascript",
-        ".mjs": "text/javascript",
-        ".wasm": "application/wasm",
-    }
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | TYPES
 
     def end_headers(self):
         self.send_header("Cache-Control", "no-cache")
