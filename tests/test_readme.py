@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import evaluate, export, predict, report, run, sweep
+from experiments import demo, evaluate, export, predict, report, run, sweep
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,7 +35,8 @@ def test_the_example_can_fail():
 
 
 def test_every_command_is_accepted():
-    doors = {"run": run, "evaluate": evaluate, "sweep": sweep, "report": report, "predict": predict, "export": export}
+    doors = {"run": run, "evaluate": evaluate, "sweep": sweep, "report": report, "predict": predict}
+    doors |= {"export": export, "demo": demo}
     parsers = {name: door.parser() for name, door in doors.items()}
     found = re.findall(r"python -m experiments\.(\w+)([^\n`#&]*)", "\n".join(blocks("bash")))
     assert {name for name, _ in found} == set(parsers)
