@@ -32,7 +32,7 @@ MODELS = {
 }
 LARGE = {
     "alexnet": ("alexnet", {}),
-    "alexnet_fconv": ("alexnet_fconv", {}),
+    "alexnet_fconv": ("alexnet_fconv", {"init": "he"}),  # as published its logits hardly depend on the image
     "fconv_mnist": ("fconv_mnist", {}),
     "alexnet_fconv_invariant": ("alexnet_fconv_invariant", {}),
 }
