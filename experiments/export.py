@@ -16,7 +16,7 @@ from experiments.training import devices
 def parser() -> Parser:
     """The command line."""
     result = config.new_parser("export", __doc__)
-    text = "folder of a finished run, or what fconv_jax.from_pretrained takes"
+    text = "folder of a finished run or of save_pretrained, or a packaged network's name"
     result.add_argument("run_dir", metavar="RUN_DIR|FOLDER", type=path, help=text)
     listed = "; ".join(f"{name}: {what}" for name, what in EXPORT_FORMATS.items())
     rule = one_of(EXPORT_FORMATS)

@@ -34,10 +34,8 @@ def _read(variable):
 def _conv_arguments(kernel, **options):
     k, _, parts_in, out = kernel.shape
     parts = options.get("feature_group_count", 1)
-    return [
-        "Conv",
-        {"in_features": parts_in * parts, "out_features": out, "kernel_size": [k, kernel.shape[1]], **options},
-    ]
+    sizes = {"in_features": parts_in * parts, "out_features": out, "kernel_size": [k, kernel.shape[1]]}
+    return ["Conv", {**sizes, **options}]
 
 
 def _fconv(layer, x):
@@ -64,20 +62,23 @@ def _fconv(layer, x):
 def _conv(layer, x):
     if len(x.shape) != 4 or len(layer.kernel_size) != 2:
         raise NotPlainError(f"nnx.Conv over {x.shape} has no plain form yet")
+    if layer.mask is not None or pair(layer.input_dilation) != (1, 1):
+        raise NotPlainError("nnx.Conv with a mask or input_dilation has no plain form yet")
     padding = layer.padding if isinstance(layer.padding, str) else [list(pair) for pair in _pairs(layer.padding)]
     spec = _conv_arguments(
-        layer.kernel[...], strides=list(_pair(layer.strides)), padding=padding, use_bias=layer.bias is not None,
-        kernel_dilation=list(_pair(layer.kernel_dilation)), feature_group_count=layer.feature_group_count,
+        layer.kernel[...], strides=list(pair(layer.strides)), padding=padding, use_bias=layer.bias is not None,
+        kernel_dilation=list(pair(layer.kernel_dilation)), feature_group_count=layer.feature_group_count,
     )  # fmt: skip
     return spec, {"kernel": _read(layer.kernel), "bias": _read(layer.bias)}
 
 
-def _pair(value):
-    return (value, value) if value is None or isinstance(value, int) else tuple(value)
+def pair(value) -> tuple:
+    """One number as two; `None`, as flax has it, is 1."""
+    return (1, 1) if value is None else (value, value) if isinstance(value, int) else tuple(value)
 
 
 def _pairs(padding):
-    return [_pair(each) for each in _pair(padding)]
+    return [pair(each) for each in pair(padding)]
 
 
 def _linear(layer, x):
@@ -87,6 +88,8 @@ def _linear(layer, x):
 
 
 def _batch_norm(layer, x):
+    if layer.axis not in (-1, len(x.shape) - 1):
+        raise NotPlainError(f"nnx.BatchNorm along axis {layer.axis} of {x.shape} has no plain form yet")
     arrays = {name: _tiled(_read(getattr(layer, name)), x.order) for name in ("scale", "bias", "mean", "var")}
     arguments = {
         "num_features": layer.num_features * x.order,
@@ -100,7 +103,7 @@ def _batch_norm(layer, x):
 def _layer_norm(layer, x):
     axes = sorted(axis % len(x.shape) for axis in np.atleast_1d(layer.reduction_axes))
     whole = [len(x.shape) - 2, len(x.shape) - 1] if x.order > 1 else [len(x.shape) - 1]
-    if axes != whole:
+    if axes != whole or np.atleast_1d(layer.feature_axes).tolist() not in ([-1], [len(x.shape) - 1]):
         raise NotPlainError(f"nnx.LayerNorm over the axes {axes} of {x.shape} has no plain form yet")
     arrays = {name: _tiled(_read(getattr(layer, name)), x.order) for name in ("scale", "bias")}
     arguments = {"num_features": x.order * x.shape[-1], "epsilon": float(layer.epsilon)}
@@ -113,12 +116,12 @@ LAYERS = {_FConv: _fconv, nnx.Conv: _conv, nnx.Linear: _linear, nnx.BatchNorm: _
 
 
 def _vectors(weights):
-    """`[before, after]` over the group axis as a 1 x 1 convolution."""
+    """`[before, after]` over the group axis as a dense layer at each pixel."""
 
     def lower(lowering, options, x, out):
         matrix = np.kron(weights(options["group"]), np.eye(x.shape[-1])).astype(np.float32)
-        spec = _conv_arguments(matrix[None, None], use_bias=False)
-        return lowering.layer("vectors", spec, {"kernel": matrix[None, None]}, x, out)
+        sizes = {"in_features": matrix.shape[0], "out_features": matrix.shape[1], "use_bias": False}
+        return lowering.layer("vectors", ["Linear", sizes], {"kernel": matrix}, x, out)
 
     return lower
 

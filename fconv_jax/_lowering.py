@@ -53,11 +53,9 @@ class Lowering:
         )
         if not isinstance(out, _Value):
             raise NotPlainError("the network's output does not depend on the images")
-        if out.index != len(self.steps):  # the last value is the output
-            self.step("reshape", [out], out.shape, shape=list(self._flat(out.shape[1:])))
         self.output = [int(size) for size in out.shape[-2:]] if len(out.shape) in (3, 5) else []
         self.input_shape = [None, None, input_shape[2]] if self.any_size else list(input_shape)
-        self._fold_norms()
+        self._fold_norms(out)
 
     def description(self) -> dict:
         """What `fconv_jax.plain.PlainNetwork` is made of."""
@@ -96,9 +94,7 @@ class Lowering:
         inner = inner_program(equation) if name != "scan" else None
         if inner is not None:
             activation = _activation(equation.params.get("name", ""), inner, ins)
-            if activation:
-                return [self.step(activation, ins, out)]
-            return self._program(inner, ins)
+            return [self.step(activation, values, out)] if activation else self._inside(inner, ins, stage)
         if name in _PASSED:
             return ins
         lowered = self._raw(name, equation.params, ins, out)
@@ -106,16 +102,24 @@ class Lowering:
             raise NotPlainError(f"{name} of {[tuple(getattr(x, 'shape', ())) for x in ins]} has no plain form yet")
         return [lowered]
 
+    def _inside(self, inner, ins, stage):
+        """The outputs of a program in the program; what a module in it cannot is said with its name."""
+        try:
+            return self._program(inner, ins)
+        except NotPlainError as error:
+            if stage is None or not isinstance(stage.stage, nnx.Module):
+                raise
+            raise NotPlainError(f"{stage.name}, a {type(stage.stage).__name__}: {error}") from None
+
     def _raw(self, name, params, ins, out):
         """A primitive of jax as a step; `None` for one that has none."""
         x = next(x for x in ins if isinstance(x, _Value))
-        if name == "convert_element_type":
-            kind = str(np.dtype(params["new_dtype"]))
-            return dataclasses.replace(x) if kind == "float32" else self.step("cast", [x], out, dtype=kind)
+        if name == "convert_element_type":  # a plain network computes in float32
+            return x if jnp.issubdtype(params["new_dtype"], jnp.floating) else None
         if name in UNARY:
             return self.step(name, [x], out)
-        if name in ("integer_pow", "square"):
-            return self.step("pow", [x], out, number=float(params.get("y", 2)))
+        if name == "integer_pow":
+            return self.step("pow", [x], out, number=float(params["y"]))
         if name in BINARY:
             return self._binary(name, ins, out)
         if name in _RENAMED:
@@ -142,17 +146,17 @@ class Lowering:
         if np.size(number) == 1:
             number = float(np.asarray(number, np.float64).reshape(()))
             if (name, number) in (("mul", 1.0), ("div", 1.0), ("add", 0.0), ("sub", 0.0)) and not first:
-                return dataclasses.replace(x)
+                return x
             if (name, number) == ("max", 0.0):
                 return self.step("relu", [x], out)
             if name == "div" and self._became_mean(x, number):
-                return dataclasses.replace(x)
+                return x
             return self.step(name, [x], out, number=number, **first)
         if x.shape != out or number.shape[0] != 1:
             return None
         array = np.broadcast_to(number, (*number.shape[:-2], *(out[-2:] if len(out) in (3, 5) else number.shape[-2:])))
-        self.any_size &= (len(out) != 5 and len(out) != 4) or array.shape[1:3] == (1, 1)
-        array = array.reshape(self._flat(array.shape))
+        self.any_size &= len(out) not in (4, 5) or array.shape[1:3] == (1, 1)
+        array = array.reshape(1, *self._flat(array.shape[1:]))
         label = f"constant{len(self.constants)}"
         self.constants[label] = array.astype(np.float32)
         return self.step(name, [label, x] if constant == 0 else [x, label], out)
@@ -166,7 +170,7 @@ class Lowering:
         return True
 
     def _reduction(self, kind, x, axes, out):
-        space, group = (1, 2), {5: 3, 3: 1}.get(len(x.shape))
+        group = {5: 3, 3: 1}.get(len(x.shape))
         left = [axis for axis in axes if axis != group]
         if left not in ([], [1, 2]) or (left and len(x.shape) not in (4, 5)) or not axes:
             return None
@@ -176,7 +180,7 @@ class Lowering:
         if left:
             self.pixels = float(x.shape[1] * x.shape[2])
             x = self.step("over_space", [x], (x.shape[0], *x.shape[3:]), kind=kind)
-        return x if x.shape == out and (left == [] or tuple(left) == space) else None
+        return x if x.shape == out else None
 
     def _reshape(self, x, out):
         if out[:1] != x.shape[:1] or len(out) not in (2, 3, 4, 5):
@@ -189,8 +193,8 @@ class Lowering:
 
     @staticmethod
     def _flat(sizes):
-        """Axes behind the batch (or all, of four or five), the group and the channels as one."""
-        return (*sizes[:-2], sizes[-2] * sizes[-1]) if len(sizes) in (2, 4, 5) and len(sizes) != 3 else tuple(sizes)
+        """The axes behind the batch, group and channels as one: of a field there are two or four."""
+        return (*sizes[:-2], sizes[-2] * sizes[-1]) if len(sizes) in (2, 4) else tuple(sizes)
 
     def step(self, operation, ins, axes, /, **options):
         """One more step; `axes` are the traced network's."""
@@ -204,10 +208,8 @@ class Lowering:
             module = self.modules.get(stage.name)
             kind = next((kind for kind in LAYERS if isinstance(module, kind)), None)
             if isinstance(module, nnx.Dropout):
-                return dataclasses.replace(x)
+                return x
             if kind is None:
-                if any(isinstance(x, _Value) for x in ins[1:]) or module is None:
-                    raise NotPlainError(f"{stage.name}, a {type(stage.stage).__name__}, has no plain form yet")
                 return None
             spec, arrays = LAYERS[kind](module, x)
             return self.layer(stage.name, spec, arrays, x, out)
@@ -238,23 +240,22 @@ class Lowering:
         }
         return self.step(operation, [x], out, **{**chosen, **fixed})
 
-    def _fold_norms(self):
-        """A batch norm after a convolution or dense layer that nothing else reads becomes part of it."""
+    def _fold_norms(self, out):
+        """A batch norm after a convolution or dense layer that nothing else reads becomes part of it; `out` is last."""
         uses, kept, moved = [i for _, inputs, _ in self.steps for i in inputs], [], {0: 0}
         for number, (operation, inputs, options) in enumerate(self.steps, start=1):
             inputs = [i if isinstance(i, str) else moved[i] for i in inputs]
             source = int(inputs[0]) if operation == "layer" else 0
             before = kept[source - 1] if source else None
-            if (
-                before is not None
-                and uses.count(self.steps[number - 1][1][0]) == 1
-                and self._fold(before, options["name"])
-            ):
+            once = uses.count(self.steps[number - 1][1][0]) == 1
+            if before is not None and once and self._fold(before, options["name"]):
                 moved[number] = source
                 continue
             kept.append([operation, inputs, options])
             moved[number] = len(kept)
         self.steps = kept
+        if moved[out.index] != len(kept):
+            self.steps.append(["add", [moved[out.index]], {"number": 0.0}])
 
     def _fold(self, before, name):
         """Whether layer `name` is a batch norm that the step before can do."""
@@ -294,10 +295,11 @@ def _activation(name, inner, ins):
     name = {"relu": "relu", "elu": "elu"}.get(name, "")
     if not name or sum(isinstance(x, _Value) for x in ins) != 1:
         return ""
-    sample = np.linspace(-3, 3, 13, dtype=np.float32)
+    kind = next(var.aval.dtype for var, x in zip(inner.jaxpr.invars, ins, strict=True) if isinstance(x, _Value))
+    sample = jnp.linspace(-3, 3, 13, dtype=kind)
     # Its equations are for arrays of the network's shape: those that only spread a number are left out.
     y = _run(inner, [sample if isinstance(x, _Value) else x for x in ins])[0]
-    return name if np.allclose(y, UNARY[name](jnp.asarray(sample)), atol=1e-6) else ""
+    return name if jnp.allclose(y, UNARY[name](sample), atol=1e-6) else ""
 
 
 def _run(program, arguments):

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from fconv_jax._lowered_layers import affine_of, pair
 from fconv_jax.plain import OPERATIONS, PlainNetwork, blur_weights
 
 OPSET, IR_VERSION = 20, 10
@@ -69,7 +70,7 @@ class _Graph:
             for i in inputs
         ]
         if operation == "layer":
-            function = lambda x: self.network.layers[options["name"]](x)  # noqa: E731
+            function = self.network.layers[options["name"]].__call__
         else:
             function = functools.partial(OPERATIONS[operation], **options)
         return jax.eval_shape(function, *arrays).shape[1:]
@@ -117,8 +118,7 @@ class _Graph:
             kernel = np.moveaxis(arrays["kernel"][None, None], (2, 3), (1, 0))
             return self._node("Conv", [x, self._weight(kernel.reshape(*kernel.shape[:2], 1, 1)), *bias])
         if kind == "BatchNorm":
-            scale = arrays.get("scale", 1.0) / np.sqrt(arrays["var"] + layer.epsilon)
-            shift = arrays.get("bias", 0.0) - arrays["mean"] * scale
+            scale, shift = affine_of(arrays, layer.epsilon)
             sides = (-1, 1, 1) if len(shape) == 3 else (-1,)
             x = self._node("Mul", [x, self._weight(np.reshape(scale, sides).astype(np.float32), half=False)])
             return self._node("Add", [x, self._weight(np.reshape(shift, sides).astype(np.float32), half=False)])
@@ -133,18 +133,18 @@ class _Graph:
         return self._node("Transpose", [x], perm=[0, 3, 1, 2]) if image else x
 
     def _conv(self, x, layer, arrays, shape):
-        k, dilation, strides = layer.kernel_size, _pair(layer.kernel_dilation), _pair(layer.strides)
+        k, dilation, strides = layer.kernel_size, pair(layer.kernel_dilation), pair(layer.strides)
         reach = [d * (side - 1) + 1 for side, d in zip(k, dilation, strict=True)]
         pads = _pads(layer.padding, reach, strides, shape)
         if layer.padding in ("CIRCULAR", "REFLECT"):
             mode = {"CIRCULAR": "wrap", "REFLECT": "reflect"}[layer.padding]
-            before, after = [[0, 0, *(pair[side] for pair in pads)] for side in (0, 1)]
+            before, after = [[0, 0, *(both[side] for both in pads)] for side in (0, 1)]
             x, pads = self._node("Pad", [x, self._ints([*before, *after])], mode=mode), [(0, 0), (0, 0)]
         kernel = np.transpose(arrays["kernel"], (3, 2, 0, 1))
         ins = [x, self._weight(kernel), *([self._weight(arrays["bias"])] if "bias" in arrays else [])]
         return self._node(
             "Conv", ins, kernel_shape=list(k), strides=list(strides), dilations=list(dilation),
-            group=layer.feature_group_count, pads=[pair[side] for side in (0, 1) for pair in pads],
+            group=layer.feature_group_count, pads=[both[side] for side in (0, 1) for both in pads],
         )  # fmt: skip
 
     def _pool(self, kind, inputs, window, strides, padding, widen, **attributes):
@@ -198,20 +198,11 @@ class _Graph:
         scales = self._weight(np.asarray([1, 1, factor, factor], np.float32))
         return self._node("Resize", [self.names[inputs[0]], "", scales], mode="linear")
 
-    def _cast(self, inputs, shape, /, *, dtype):
-        return self._node("Cast", [self.names[inputs[0]]], to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
-
     def _rsqrt(self, inputs, shape, /):
         return self._node("Reciprocal", [self._node("Sqrt", [self.names[inputs[0]]])])
 
     def _square(self, inputs, shape, /):
         return self._node("Mul", [self.names[inputs[0]]] * 2)
-
-    def _softmax(self, inputs, shape, /):
-        return self._node("Softmax", [self.names[inputs[0]]], axis=1)
-
-    def _log_softmax(self, inputs, shape, /):
-        return self._node("LogSoftmax", [self.names[inputs[0]]], axis=1)
 
     def _element_wise(self, operation, inputs, shape, *, number=None, first=False):
         ins = [self._read(i) for i in inputs]
@@ -220,10 +211,6 @@ class _Graph:
         if number is not None:
             ins.insert(0 if first else 1, self._number(number))
         return self._node(_BINARY[operation], ins)
-
-
-def _pair(value):
-    return (1, 1) if value is None else (value, value) if isinstance(value, int) else tuple(value)
 
 
 def _pads(padding, reach, strides, shape):
@@ -235,6 +222,4 @@ def _pads(padding, reach, strides, shape):
     if padding == "SAME":
         left = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(shape[:2], reach, strides, strict=True)]
         return [(each // 2, each - each // 2) for each in left]
-    if isinstance(padding, int):
-        return [(padding, padding)] * 2
-    return [tuple(pair) if not isinstance(pair, int) else (pair, pair) for pair in padding]
+    return [tuple(both) for both in padding]

@@ -23,7 +23,7 @@ def to_plain(model: nnx.Module, input_shape: tuple[int, int, int] | None = None)
 
     F-Conv layers become `nnx.Conv` with their expanded filters, group and channels one axis (element e's channel c is
     e C + c); a batch norm behind one becomes part of it; pools and sums stay operations between the layers.  There is
-    no choice between backends.  Outputs agree to 1e-6 relative.
+    no choice between backends.  It computes in float32; outputs of a float32 network agree to 1e-6 relative.
 
     The result is a module of its own: train it (it is equivariant only as long as its kernels are expanded filters), or
     use it without this package: `network.description` and its state, with a copy of the file `fconv_jax/plain.py`,

@@ -61,22 +61,14 @@ def _read(description):
 
 
 def _layer(kind, arguments):
-    arguments = {
-        name: tuple(map(_tuples, value)) if isinstance(value, list) else value for name, value in arguments.items()
-    }
-    zeros = nnx.initializers.zeros
-    starts = (
-        {"kernel_init": zeros}
-        if kind in ("Conv", "Linear")
-        else {"use_running_average": True}
-        if kind == "BatchNorm"
-        else {}
-    )
-    return getattr(nnx, kind)(**arguments, **starts, rngs=nnx.Rngs(0))
+    more = {"use_running_average": True} if kind == "BatchNorm" else {}
+    more |= {"kernel_init": nnx.initializers.zeros} if kind in ("Conv", "Linear") else {}
+    arguments = {name: _tuples(value) for name, value in arguments.items()}
+    return getattr(nnx, kind)(**arguments, **more, rngs=nnx.Rngs(0))
 
 
 def _tuples(value):
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _windows(x, window, strides, padding, widen):
@@ -162,16 +154,12 @@ def _with_number(function):
     return called
 
 
-def _cast(x, *, dtype):
-    return x.astype(dtype)
-
-
 REDUCTIONS = {"sum": jnp.sum, "mean": jnp.mean, "max": jnp.max, "min": jnp.min}
 BINARY = {"add": jnp.add, "sub": jnp.subtract, "mul": jnp.multiply, "div": jnp.divide, "pow": jnp.power,
           "max": jnp.maximum, "min": jnp.minimum}  # fmt: skip
 UNARY = {"relu": nnx.relu, "elu": nnx.elu, "tanh": jnp.tanh, "logistic": nnx.sigmoid, "exp": jnp.exp, "log": jnp.log,
          "sqrt": jnp.sqrt, "rsqrt": jax.lax.rsqrt, "neg": jnp.negative, "abs": jnp.abs, "erf": jax.lax.erf,
-         "square": jnp.square, "log_softmax": nnx.log_softmax, "softmax": nnx.softmax}  # fmt: skip
+         "square": jnp.square}  # fmt: skip
 OPERATIONS = {
     **UNARY,
     **{name: _with_number(function) for name, function in BINARY.items()},
@@ -183,7 +171,6 @@ OPERATIONS = {
     "concatenate": _concatenate,
     "reshape": _reshape,
     "upsample": _upsample,
-    "cast": _cast,
 }
 """What a step may do, beside `"layer"`."""
 

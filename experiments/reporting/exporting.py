@@ -1,5 +1,6 @@
 """One seed of a run in the formats of other programs, and what the files say of it."""
 
+import contextlib
 import json
 from pathlib import Path
 from string import Template
@@ -8,6 +9,7 @@ import fconv_jax
 from experiments.rules import InputError
 from experiments.runs import reading
 from experiments.runs.best import Evaluator
+from experiments.runs.folder import replaced
 from experiments.settings import DATASETS, MODELS, PREPROCESSING, SETTINGS
 from fconv_jax import pretrained
 
@@ -26,7 +28,11 @@ def export(run_dir: Path, form: str, output: Path, seed: int | None = None) -> i
     if not (run_dir / "best").exists() and (name := _pretrained(run_dir)):
         if seed is not None:
             raise InputError(f"{name} is one network: --seed is for runs")
-        _write(form, fconv_jax.from_pretrained(name), output, pretrained.read_config(name), None)
+        try:
+            model, config = fconv_jax.from_pretrained(name), pretrained.read_config(name)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        _write(form, model, output, config, None)
         return None
     evaluator = Evaluator(run_dir)
     results = reading.check_run(run_dir)
@@ -107,23 +113,27 @@ def _safetensors(model, output, config, card):
 
 
 def _onnx(model, output, config, card):
-    _refuse_what_is_there(output)
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in config.items()}
-    fconv_jax.export.to_onnx(model, output, metadata=texts)
+    with _new(output) as path:
+        fconv_jax.export.to_onnx(model, path, metadata=texts)
 
 
 def _stablehlo(model, output, config, card):
-    _refuse_what_is_there(output)
     data = fconv_jax.export.to_stablehlo(model)
-    try:
-        output.write_bytes(data)
-    except OSError as error:
-        raise InputError(f"{output} cannot be written: {error.strerror}") from error
+    with _new(output) as path:
+        path.write_bytes(data)
 
 
-def _refuse_what_is_there(output):
+@contextlib.contextmanager
+def _new(output):
+    """A path to write to, which becomes `output`, where nothing is yet."""
     if output.exists():
         raise InputError(f"{output} exists: remove it, or name another")
+    try:
+        with replaced(output) as path:
+            yield path
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error.strerror}") from error
 
 
 # Each format of `settings.EXPORT_FORMATS`: called with (model in evaluation mode, output, config, card).

@@ -1,6 +1,7 @@
 """One seed of a run becomes files: the seed with the best validation accuracy, unless another is asked for."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -67,6 +68,13 @@ def test_a_network_that_ships_is_exported(tmp_path, capfd):
         helpers.assert_refused(
             capfd, tmp_path, helpers.call, export.main, name, "--format", "onnx", "--output", *more, says=says
         )
+    folder = fconv_jax.pretrained._SHIPPED / "setting4_lenet_fconv_invariant_mnist_5k"
+    shutil.copytree(folder, tmp_path / "changed")
+    (tmp_path / "changed" / "model.safetensors").write_bytes(b"changed")
+    words = (export.main, tmp_path / "changed", "--format", "onnx", "--output", tmp_path / "z")
+    helpers.assert_refused(capfd, tmp_path, helpers.call, *words, says="does not have its checksum")
+    words = (export.main, name, "--format", "stablehlo", "--output", tmp_path / "no" / "where")
+    helpers.assert_refused(capfd, tmp_path, helpers.call, *words, says="cannot be written")
     words = (export.main, name, "--format", "safetensors", "--output", tmp_path / "y")
     helpers.assert_refused(capfd, tmp_path, helpers.call, *words, says="copy it")
 

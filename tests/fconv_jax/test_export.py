@@ -244,6 +244,66 @@ def test_stablehlo_runs_with_any_batch_and_is_lowered_for_cuda():
         assert error(exported.call(images), call(model, images)) < TOLERANCE
 
 
+class Placed(nnx.Module):
+    """Numbers of each pixel, element and channel, added to an image, a field, and a field without pixels."""
+
+    def __init__(self, size=8):
+        shapes = ((size, size, 3), (size, size, 8, 2), (8, 2))
+        self.image, self.field, self.pooled = (nnx.Param(noise(*shape)) for shape in shapes)
+        self.plain = nnx.Conv(1, 3, (3, 3), rngs=nnx.Rngs(0))
+        self.lift = fc.LiftingFConv(3, 2, 3, 8, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        x = self.lift(self.plain(x) * self.image[...]) + self.field[...]
+        return (x.mean(axis=(1, 2)) - self.pooled[...]).max(axis=-2)
+
+
+class Blocks(nnx.Module):
+    """A stage that is a block of layers; the norm that is read last does not come last."""
+
+    def __init__(self):
+        self.block = fc.ResidualBlock(1, 2, 3, None, norm="batch", rngs=nnx.Rngs(0))
+        self.input_shape = (8, 8, 1)
+
+    @property
+    def stages(self):
+        return (("block", self.block), ("mean", lambda x: x.mean(axis=(1, 2))))
+
+    def __call__(self, x):
+        return self.block(x).mean(axis=(1, 2))
+
+
+class Two(nnx.Module):
+    """The output is a norm whose convolution is not the last step."""
+
+    def __init__(self):
+        self.first, self.second = (nnx.Conv(1, 2, (3, 3), rngs=nnx.Rngs(i)) for i in range(2))
+        self.norm = nnx.BatchNorm(2, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        y = self.first(x)
+        self.second(x)
+        return self.norm(y)
+
+
+@pytest.mark.parametrize("kind", [Placed, Blocks, Two])
+def test_networks_of_other_shapes(kind, tmp_path):
+    model, images = trained(kind()), noise(3, 8, 8, 1)
+    assert error(call(fc.export.to_plain(model, (8, 8, 1)), images), call(model, images)) < TOLERANCE
+    fc.export.to_onnx(model, tmp_path / "model.onnx", (8, 8, 1))
+    assert error(run(tmp_path / "model.onnx", images), call(model, images)) < ONNX_TOLERANCE
+
+
+def test_a_network_of_half_precision_becomes_one_of_float32(tmp_path):
+    model = trained(fc.models.create("unet_fconv", depth=1, width=2, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)))
+    images = images_for(model)
+    plain = call(fc.export.to_plain(model), images)
+    assert plain.dtype == jnp.float32
+    assert 1e-6 < error(plain, call(model, images).astype(jnp.float32)) < 0.05  # eight bits
+    fc.export.to_onnx(model, tmp_path / "model.onnx", tuple(images.shape[1:]))
+    assert error(run(tmp_path / "model.onnx", images), plain) < ONNX_TOLERANCE
+
+
 class Scanned(nnx.Module):
     def __init__(self):
         self.conv = fc.LiftingFConv(1, 1, 3, 4, rngs=nnx.Rngs(0))
@@ -260,12 +320,18 @@ class Normed(nnx.Module):
         return self.norm(x)
 
 
+def masked():
+    return nnx.Conv(1, 2, (3, 3), mask=jnp.ones((3, 3, 1, 2)).at[0].set(0), rngs=nnx.Rngs(0))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: fc.export.to_plain(Own()), r"input_shape \(=None\) must be \(height, width, channel\)"),
         (lambda: fc.export.to_plain(Scanned(), (8, 8, 1)), "has no plain form yet"),
-        (lambda: fc.export.to_plain(Normed(), (8, 8, 4)), "has no plain form yet"),
+        (lambda: fc.export.to_plain(Normed(), (8, 8, 4)), "GroupNorm.*has no plain form yet"),
+        (lambda: fc.export.to_plain(masked(), (8, 8, 1)), "with a mask or input_dilation has no plain form"),
+        (lambda: fc.export.to_plain(nnx.BatchNorm(8, axis=1, rngs=nnx.Rngs(0)), (8, 8, 2)), "along axis 1"),
         (lambda: fc.export.to_plain(made("lenet"), (32, 32, 1)), r"\(32, 32, 1\)\) must be \(28, 28, 1\)"),
         (lambda: fc.export.to_plain(made("lenet"), (28, 28)), r"must be \(height, width, channel\)"),
         (lambda: fc.export.to_plain(lambda x: x), "must be an nnx.Module"),
