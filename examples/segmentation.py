@@ -139,8 +139,8 @@ def draw(path, rows, models, sample):
     images, masks = sample
     shown = {"image": images[0, ..., 0], "cells": masks[0, ..., 0]}
     shown |= {name: np.asarray(model(jnp.asarray(images)))[0, ..., 0] > 0 for name, model in models.items()}
-    for (name, picture), panel in zip(shown.items(), bottom.subplots(1, len(shown)), strict=True):
-        panel.imshow(picture, cmap="gray")
+    for (name, pixels), panel in zip(shown.items(), bottom.subplots(1, len(shown)), strict=True):
+        panel.imshow(pixels, cmap="gray")
         panel.set_title(name, fontsize=8)
         panel.axis("off")
     fig.savefig(path, dpi=110)
@@ -154,8 +154,8 @@ def main(argv=None):
     command.add_argument("--output", type=pathlib.Path, default=RESULTS, help="of the table and the figure")
     options = command.parse_args(argv)
     seeds, steps, count = ((0,), 2, 8) if options.quick else (SEEDS, STEPS, TEST)
-    turned = np.random.default_rng(1).uniform(0, 360, count)
-    tests = {"upright": data(count, 1, 0), "rotated": data(count, 2, turned)}
+    directions = np.random.default_rng(1).uniform(0, 360, count)
+    tests = {"upright": data(count, 1, 0), "rotated": data(count, 2, directions)}
     tests |= {angle: data(count, 3, angle) for angle in ANGLES}
     rows, sizes, models, started = {}, {}, {}, time.monotonic()
     for name in NETWORKS:

@@ -33,7 +33,7 @@ TRAIN = {
                      "grass.png", "gravel.png", "moon.png", "hubble_deep_field.jpg", "ihc.png"),
 }  # fmt: skip
 TEST = {"skimage.data": ("astronaut.png", "coins.png"), "sklearn.datasets.images": ("china.jpg", "flower.jpg")}
-# All frequencies: few of them, the layers' default, rotate better, but are smooth, and details are what is asked for.
+# All frequencies: few of them, the layers' default, rotate better, but are smooth, and details count here.
 ALL = fc.Fourier("all", mask="adaptive")
 NETWORKS = {
     "plain": {"group": None},
@@ -70,10 +70,10 @@ def rotated(image, angle):
     if angle != "45":
         return np.ascontiguousarray(np.rot90(image, int(angle) // 90))
     side = min(image.shape) // 2 * 2
-    turned = scipy.ndimage.rotate(image[:side, :side], 45, reshape=False, order=3)
+    whole = scipy.ndimage.rotate(image[:side, :side], 45, reshape=False, order=3)
     inside = int(side / np.sqrt(2)) // 2 * 2 - 8
     start = (side - inside) // 2
-    return np.clip(turned[start : start + inside, start : start + inside], 0, 1)
+    return np.clip(whole[start : start + inside, start : start + inside], 0, 1)
 
 
 def network(name, seed):
@@ -105,7 +105,9 @@ def train(name, seed, pairs, steps):
 
     @jax.jit
     def step(params, state, small, large):
-        loss = lambda params: jnp.abs(nnx.merge(graph, params)(small) - large).mean()  # noqa: E731
+        def loss(params):
+            return jnp.abs(nnx.merge(graph, params)(small) - large).mean()
+
         updates, state = optimizer.update(jax.grad(loss)(params), state)
         return optax.apply_updates(params, updates), state
 
@@ -132,11 +134,15 @@ def evaluate(model, tests):
     }  # fmt: skip
 
 
+def mean(result, angles):
+    """Of a network's results at these angles."""
+    return np.mean([result[angle] for angle in angles])
+
+
 def table(rows, floor, sizes, note):
     """The results as Markdown."""
     quarter = ("90", "180", "270")
     shown = {"upright": ("upright",), "quarter turns": quarter, "45 degrees": ("45",), "all rotated": (*quarter, "45")}
-    mean = lambda result, angles: np.mean([result[angle] for angle in angles])  # noqa: E731
     lines = [f"| network | parameters | {' | '.join(shown)} |", "|---|---|" + "---|" * len(shown)]
     cells = " | ".join(f"{mean(floor, angles):.2f}" for angles in shown.values())
     lines.append(f"| bicubic interpolation | 0 | {cells} |")
