@@ -58,7 +58,7 @@ print(json.dumps({"output": output.getvalue(), "extra": sorted(extra), "backends
 def test_all_is_complete():
     public = {name for name in vars(fconv_jax) if not name.startswith("_")}
     submodules = {name for name in public if isinstance(getattr(fconv_jax, name), types.ModuleType)}
-    assert public - submodules | {"initializers", "models", "torch_reference"} == set(fconv_jax.__all__)
+    assert public - submodules | {"export", "initializers", "models", "torch_reference"} == set(fconv_jax.__all__)
     assert len(set(fconv_jax.__all__)) == len(fconv_jax.__all__)
 
 
