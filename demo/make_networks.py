@@ -9,7 +9,7 @@ The networks are packaged ones, both trained on upright digits; the curves are t
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -21,6 +21,7 @@ from onnx import helper, numpy_helper
 
 import fconv_jax as fc
 from experiments.data.sources import read_embedded
+from experiments.reporting.exporting import metadata
 from experiments.runs.best import ANGLES, rotated
 from experiments.settings import DATASETS
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     curves = {}
     for name, weights in NETWORKS.items():
         model = fc.from_pretrained(weights)
-        write_network(model, options.output / f"{name}.onnx")
+        write_network(model, options.output / f"{name}.onnx", metadata(fc.pretrained.read_config(weights)))
         curves[name] = {"weights": weights, "angle": list(ANGLES), "accuracy": accuracies(model, images, labels)}
     samples = [{"label": label, "pixels": first(images, labels, label).tolist()} for label in range(10)]
     text = json.dumps({"curves": curves, "samples": samples}, separators=(",", ":"))
@@ -71,9 +72,9 @@ def accuracies(model: nnx.Module, images: np.ndarray, labels: np.ndarray) -> lis
     return found
 
 
-def write_network(model: nnx.Module, path: Path) -> None:
+def write_network(model: nnx.Module, path: Path, metadata: Mapping[str, str]) -> None:
     """Writes a network in ONNX, the kernels of its group convolutions as coefficients (`shrink`)."""
-    fc.export.to_onnx(model, path, (28, 28, 1))
+    fc.export.to_onnx(model, path, (28, 28, 1), metadata=metadata)
     network = onnx.load(path)
     shrink(network.graph)
     onnx.checker.check_model(network)

@@ -16,17 +16,27 @@ TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "applicat
 DIST = Path(__file__).parents[1] / "demo" / "dist"
 
 
-class _Handler(SimpleHTTPRequestHandler):
+# Isolated from other origins, a page may compute in several threads.
+HEADERS = {
+    "Cache-Control": "no-cache",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+}
+
+
+class Handler(SimpleHTTPRequestHandler):
     """Files as they are now, without a line for each."""
 
     extensions_map = SimpleHTTPRequestHandler.extensions_map | TYPES
 
     def end_headers(self):
-        self.send_header("Cache-Control", "no-cache")
+        """Adds `HEADERS`."""
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
         super().end_headers()
 
     def log_message(self, *_):
-        pass
+        """Says nothing."""
 
 
 def parser() -> Parser:
@@ -53,7 +63,7 @@ def _serve(port):
     if not (DIST / "index.html").is_file():
         raise InputError(f"{DIST} is not built: cd {DIST.parent} && npm ci && npm run build")
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), functools.partial(_Handler, directory=str(DIST)))
+        server = ThreadingHTTPServer(("127.0.0.1", port), functools.partial(Handler, directory=str(DIST)))
     except OSError as error:
         raise InputError(f"--port {port}: {error.strerror}; choose another, or 0 for any that is free") from error
     with server:

@@ -1,6 +1,6 @@
 """Writes one seed of a run, or a network of fconv_jax.from_pretrained, as a file for other programs.
 
-python -m experiments.export checkpoints/setting4_lenet_fconv_invariant_mnist_5k --format onnx --output digits.onnx
+python -m experiments.export checkpoints/setting3_lenet_fconv_invariant_mnist_5k --format onnx --output digits.onnx
 """
 
 import sys

@@ -1,9 +1,16 @@
 """The page on deployment: its program runs, its table says what the files say, its links lead somewhere."""
 
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fconv_jax
 from experiments import export
 from fconv_jax import pretrained
 
@@ -23,6 +30,21 @@ def test_its_programs_run(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert said.startswith("0.9782\n[")
     assert "'conv4': (5, 5, 192, 256)" in said
+
+
+@pytest.mark.skipif("ONNXRUNTIME" not in os.environ, reason="ONNXRUNTIME names no unpacked release of onnxruntime")
+def test_its_program_in_cpp_answers_as_jax_does(tmp_path):
+    model = fconv_jax.from_pretrained("lenet_fconv_invariant_mnist_5k")
+    fconv_jax.export.to_onnx(model, tmp_path / "digits.onnx")
+    (tmp_path / "digits.cpp").write_text(re.search(r"```cpp\n(.*?)```", PAGE, flags=re.DOTALL)[1])
+    subprocess.run(re.search(r"^g\+\+ .*$", PAGE, flags=re.MULTILINE)[0], shell=True, cwd=tmp_path, check=True)
+    image = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    done = subprocess.run(["./digits"], cwd=tmp_path, input=image.tobytes(), capture_output=True, check=True)
+    expected = model(jnp.asarray(image.reshape(1, 28, 28, 1) / 255, jnp.float32))[0]
+    found = [float(line) for line in done.stdout.split()]
+    np.testing.assert_allclose(
+        found, expected, rtol=0, atol=1e-5 * float(jnp.abs(expected).max())
+    )  # six digits printed
 
 
 def test_its_table_says_what_the_files_say():

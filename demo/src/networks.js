@@ -1,8 +1,9 @@
-// The two networks, run by onnxruntime-web: WebAssembly in one thread, which any static server can serve.
+// The two networks, run by onnxruntime-web: WebAssembly in one thread from any static server, and in as many as there are
+// cores (four at most) where the server isolates the page, as `python -m experiments.demo` does.
 import * as ort from "./ort/ort.wasm.min.mjs";
 import { SIZE } from "./prepare.js";
 
-ort.env.wasm.numThreads = 1;
+ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 4) : 1;
 ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
 
 /**

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
@@ -112,10 +113,14 @@ def _safetensors(model, output, config, card):
     fconv_jax.save_pretrained(model, output, config=config, card=card)
 
 
+def metadata(config: Mapping) -> dict[str, str]:
+    """What an ONNX file says of its network: the entries of a config, all but texts as JSON."""
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in config.items()}
+
+
 def _onnx(model, output, config, card):
-    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in config.items()}
     with _new(output) as path:
-        fconv_jax.export.to_onnx(model, path, metadata=texts)
+        fconv_jax.export.to_onnx(model, path, metadata=metadata(config))
 
 
 def _stablehlo(model, output, config, card):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,11 +13,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 import fconv_jax
+from benchmarks import browser
 from experiments import demo
 from experiments.data.sources import read_embedded
 from experiments.runs.best import rotated
@@ -27,7 +28,6 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "demo"
 DATA = json.loads((PAGE / "networks" / "data.json").read_text())
 NPM, NODE = shutil.which("npm"), shutil.which("node")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 CLOSE = 1e-5  # of a probability: the order of float32 sums
 TWO_DIGITS = 0.002  # of 1,000: another machine's sums
 PAGE_WEIGHT = 3e6  # bytes, without onnxruntime-web
@@ -116,59 +116,62 @@ def test_the_page_prepares_as_mnist_was():
         assert np.abs(np.array(centre) - 14).max() <= 0.5 + 1e-6, (name, centre)
 
 
-@pytest.fixture(scope="module")
-def built():
-    """The page, built by its one command."""
-    if NPM is None:
-        pytest.skip("npm is not installed")
-    done = subprocess.run("npm ci && npm run build", shell=True, cwd=PAGE, capture_output=True, text=True)
-    if "npm error network" in done.stderr:
-        pytest.skip("npm reaches no registry")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return PAGE / "dist"
-
-
 @contextlib.contextmanager
-def served():
-    """`python -m experiments.demo`; its address."""
-    command = [sys.executable, "-m", "experiments.demo", "--port", "0"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+def opened():
+    """README's command, as it stands there: builds the page and serves it; its address."""
+    with socket.socket() as sock:
+        if sock.connect_ex(("127.0.0.1", 8000)) == 0:
+            pytest.skip("port 8000 is taken")
+    command = re.search(r"^\(cd demo .*experiments\.demo$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)[0]
+    python = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{python}{os.pathsep}{os.environ['PATH']}"}
+    with subprocess.Popen(
+        ["bash", "-c", command], cwd=ROOT, env=environment, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as server:  # fmt: skip
         assert server.stdout is not None
+        assert server.stderr is not None
+        printed = []
+        for line in server.stdout:
+            printed.append(line)
+            if line.startswith("http"):
+                break
+        else:
+            errors = server.stderr.read()
+            if "npm error network" in errors:
+                pytest.skip("npm reaches no registry")
+            pytest.fail("".join(printed) + errors)
         try:
-            yield server.stdout.readline().split()[0]
+            yield line.split()[0]
         finally:
-            server.send_signal(signal.SIGINT)
+            os.killpg(server.pid, signal.SIGINT)
         assert server.wait() == 130
 
 
-def probabilities(weights, pixels):
-    model = fconv_jax.from_pretrained(weights)
-    return np.asarray(jax.nn.softmax(model(np.array(pixels, np.float32).reshape(-1, 28, 28, 1))))
-
-
 @pytest.mark.slow
-def test_the_page_is_light_and_served_with_its_types(built):
-    files = [path for path in built.rglob("*") if path.is_file() and path.parent.name != "ort"]
+@pytest.mark.skipif(NPM is None, reason="npm is not installed")
+def test_readmes_command_builds_and_serves_the_page_and_a_browser_shows_what_jax_answers(tmp_path):
+    with opened() as address:
+        check_files(address)
+        if browser.chromium() is None:
+            pytest.skip("the page is served; Chromium is not installed (Debian: apt-get install chromium)")
+        check_browser(browser.drive(address, tmp_path))
+
+
+def check_files(address):
+    """Light, with the types that browsers ask for, isolated, and nothing from beside the page."""
+    files = [path for path in demo.DIST.rglob("*") if path.is_file() and path.parent.name != "ort"]
     assert sum(path.stat().st_size for path in files) < PAGE_WEIGHT
-    with served() as address:
-        for name, kind in {"main.js": "text/javascript", "ort/ort-wasm-simd-threaded.wasm": "application/wasm"}.items():
-            with urllib.request.urlopen(address + name) as answer:
-                assert answer.headers["Content-Type"] == kind
-        with pytest.raises(urllib.error.HTTPError):
-            urllib.request.urlopen(address + "../package.json")
+    for name, kind in {"main.js": "text/javascript", "ort/ort-wasm-simd-threaded.wasm": "application/wasm"}.items():
+        with urllib.request.urlopen(address + name) as answer:
+            assert answer.headers["Content-Type"] == kind
+            assert demo.HEADERS.items() <= dict(answer.headers).items()
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(address + "../package.json")
 
 
-@pytest.mark.slow
-def test_a_browser_shows_what_jax_answers(built, tmp_path):
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    with served() as address:
-        done = subprocess.run(
-            [NODE, "drive.mjs", address, tmp_path], cwd=PAGE, env={**os.environ, "CHROMIUM": CHROMIUM},
-            capture_output=True, text=True,
-        )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+def check_browser(found):
+    """Answers, what is written beside them, the keyboard, a phone's width, and that nothing is asked of a network."""
     assert not found["problems"]
     assert not found["outside"]
     assert not found["late"]  # without a network it goes on
@@ -176,9 +179,7 @@ def test_a_browser_shows_what_jax_answers(built, tmp_path):
     assert found["milliseconds"]["median"] < MILLISECONDS
     seen = found["seen"]
     assert seen.pop("empty")["answers"] is None
-    weights = {name: curve["weights"] for name, curve in DATA["curves"].items()}
-    pixels = [shown["pixels"] for shown in seen.values()]
-    expected = {name: probabilities(weights[name], pixels) for name in weights}
+    expected = browser.expected(seen)
     for row, (what, shown) in enumerate(seen.items()):
         for name, answer in shown["answers"].items():
             np.testing.assert_allclose(answer, expected[name][row], rtol=0, atol=CLOSE, err_msg=f"{what} {name}")
