@@ -144,19 +144,19 @@ def _worker(row):
 
 def plot(path: Path, rows: list[dict]) -> None:
     """Writes one panel a question: images a second."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from experiments.reporting.style import pyplot, save
 
     figure, axes = pyplot.subplots(1, len(PLOTTED), figsize=(3 * len(PLOTTED), 3), sharey=True, layout="constrained")
     for axis, question in zip(axes, PLOTTED, strict=True):
         chosen = [row for row in rows if row["question"] == question]
-        axis.plot([row[question] for row in chosen], [row["images_per_second"] for row in chosen], marker="o")
-        axis.set(xlabel=question.replace("_", " "), ylim=(0, None), xticks=[row[question] for row in chosen])
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("images/s, lenet_fconv, batch 256")
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+        middle = [row["images_per_second"] for row in chosen]
+        ends = [[row["images_per_second"] - row["low"] for row in chosen],
+                [row["high"] - row["images_per_second"] for row in chosen]]  # fmt: skip
+        axis.errorbar([row[question] for row in chosen], middle, ends, marker="o", capsize=3)
+        axis.set(xlabel=question.replace("_", " "), xticks=[row[question] for row in chosen])
+    axes[0].set_ylim(0, 1.1 * max(row["high"] for row in rows))
+    axes[0].set_ylabel("images/s (lenet_fconv, batch 256)")
+    save(figure, path)
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def _figures(output, kept):
     for folder, cell in sorted(kept.items(), key=lambda item: tables.order(item[1])):
         angles = reading.read_angles(folder, cell)
         if angles is not None:
-            lines[f"{tables.label(cell)}, setting {cell['setting']}, {cell['dataset']}"] = angles
+            lines[cell["dataset"], cell["setting"], tables.label(cell)] = angles
             drawn.append(cell)
     if lines:
         plots.plot_angle_lines(output / "angles.png", lines, drawn)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.reporting import pages
-from experiments.reporting.plots import pyplot, save
+from experiments.reporting.illustrations import plot_ladder
 from experiments.reporting.tables import Table
 from experiments.runs.ladder import file_of, read
 from experiments.settings import DATASETS, FAILED_BELOW, LADDER_DATASET, MODELS, RUNGS, SETTINGS
@@ -91,27 +91,13 @@ def _gains(found, before, least=0.0):
 
 
 def plot(path: Path, ladders: dict[str, dict]) -> None:
-    """Writes test accuracy on each rung, a panel for each ladder, a line for each setting; dashed: plain."""
-    figure, axes = pyplot.subplots(
-        1, len(ladders), figsize=(5.5 * len(ladders), 4.2), sharey=True, layout="constrained", squeeze=False
-    )
-    for axis, (name, ladder) in zip(axes[0], ladders.items(), strict=True):
-        rungs = [rung for rung in _FCONV if rung in ladder["rungs"]]
-        for setting, color in zip(SETTINGS, ("tab:blue", "tab:green", "tab:red", "tab:purple"), strict=True):
-            values = np.array([ladder["rungs"][rung]["test_accuracy"][str(setting)] for rung in rungs])
-            axis.errorbar(range(len(rungs)), values.mean(1), _deviation(values), marker="o", color=color, capsize=2,
-                          linewidth=2.2 if setting == 3 else 1, label=f"setting {setting}")  # fmt: skip
-            if _PLAIN in ladder["rungs"]:
-                plain = np.mean(ladder["rungs"][_PLAIN]["test_accuracy"][str(setting)])
-                axis.axhline(plain, color=color, linestyle="--", linewidth=0.8)
-        axis.set_xticks(range(len(rungs)), rungs, rotation=30, ha="right", fontsize=8)
-        axis.set(title=name, ylim=(0, 1.1))
-        axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel("test accuracy (dashed: the plain network)")
-    axes[0][-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    save(figure, path)
+    """Writes test accuracy on each rung, a panel for each ladder, a line for each setting."""
+    panels = {name: {setting: _accuracies(ladder, setting) for setting in SETTINGS} for name, ladder in ladders.items()}
+    plot_ladder(path, panels)
 
 
-def _deviation(values):
-    """Between seeds, as in the tables; nothing for one seed."""
-    return values.std(axis=1, ddof=1) if values.shape[1] > 1 else np.zeros(len(values))
+def _accuracies(ladder, setting):
+    """The plain network's mean, if there is one, and the accuracies on each rung."""
+    rows = {rung: ladder["rungs"][rung]["test_accuracy"][str(setting)] for rung in RUNGS if rung in ladder["rungs"]}
+    plain = rows.pop(_PLAIN, None)
+    return None if plain is None else float(np.mean(plain)), rows

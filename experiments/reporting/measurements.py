@@ -10,7 +10,7 @@ from flax import nnx
 
 import fconv_jax
 from experiments import data
-from experiments.reporting import plots
+from experiments.reporting import illustrations
 from experiments.reporting.gathering import gathered
 from experiments.reporting.tables import label, order
 from experiments.runs import folder as folders
@@ -132,16 +132,16 @@ def draw(options: Namespace, command: str) -> None:
     with folders.writing(output):
         output.mkdir(parents=True, exist_ok=True)
         title = "basis of a 7 x 7 kernel with 8 rotations: its first functions, rotated"
-        plots.plot_basis(output / "basis.png", fconv_jax.fourier_basis(7, 8).values, title)
-        plots.plot_features(output / "features.png", _features(images[4:5]))
+        illustrations.plot_basis(output / "basis.png", fconv_jax.fourier_basis(7, 8).values, title)
+        illustrations.plot_features(output / "features.png", _features(images[4:5]))
         errors = mesh_errors(MESHES)
-        plots.plot_mesh(output / "mesh.png", MESHES, errors)
+        illustrations.plot_mesh(output / "mesh.png", MESHES, errors)
         lines = {name: invariance_errors(images, **layer) for name, layer in _LAYERS.items()}
         panels = {
             "number of rotations (7 x 7 kernels)": (ROTATIONS, {n: pair[0] for n, pair in lines.items()}),
             "kernel size (8 rotations)": (KERNELS, {n: pair[1] for n, pair in lines.items()}),
         }
-        plots.plot_choices(output / "choices.png", panels)
+        illustrations.plot_choices(output / "choices.png", panels)
         contents = {"command": command, "data": "mnist_5k test digits, one of each class", "device": device_name()}
         contents |= {"versions": versions(), "meshes": MESHES, "mesh_errors": errors, "choices": panels}
         write_json(output / "errors.json", contents)
@@ -163,9 +163,9 @@ def _draw_gathered(output, cells):
     for name in ("upright.png", "six_nine.png"):
         (output / name).unlink(missing_ok=True)  # of runs that are gone
     if lines:
-        plots.plot_upright(output / "upright.png", lines, [cells[name][0] for name in lines])
+        illustrations.plot_upright(output / "upright.png", lines, [cells[name][0] for name in lines])
     if confusions:
-        plots.plot_six_nine(output / "six_nine.png", confusions, [cell for cell, _ in cells.values()])
+        illustrations.plot_six_nine(output / "six_nine.png", confusions, [cell for cell, _ in cells.values()])
     return ", upright.png" * bool(lines) + ", six_nine.png" * bool(confusions)
 
 
