@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 import fconv_jax as fc
-from experiments import demo
+from experiments.reporting import serving
 
 PAGE = Path(__file__).parents[1] / "demo"
 ROUNDS = 3
@@ -33,7 +33,7 @@ ROUNDS = 3
 class _Static(SimpleHTTPRequestHandler):
     """Any server of static files."""
 
-    extensions_map = SimpleHTTPRequestHandler.extensions_map | demo.TYPES
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | serving.TYPES
 
     def log_message(self, *_):
         pass
@@ -42,7 +42,7 @@ class _Static(SimpleHTTPRequestHandler):
 @contextlib.contextmanager
 def served(handler: type[SimpleHTTPRequestHandler]) -> Iterator[str]:
     """Serves the page that is built; its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(demo.DIST)))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(serving.DIST)))
     with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
@@ -80,7 +80,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = sys.argv[1] if len(sys.argv) > 1 else scratch
         for _ in range(ROUNDS):
-            for name, handler in zip(milliseconds, (demo.Handler, _Static), strict=True):
+            for name, handler in zip(milliseconds, (serving.Handler, _Static), strict=True):
                 with served(handler) as address:
                     found = drive(address, folder)
                 milliseconds[name].append(found["milliseconds"]["median"])
@@ -90,7 +90,9 @@ def main() -> None:
                     largest = max(largest, float(np.abs(values - np.array(answers)).max()))
     for name, times in milliseconds.items():
         print(f"served by {name}: {statistics.median(times):.1f} ms from pixels to both answers (medians {times})")
-    weight = sum(path.stat().st_size for path in demo.DIST.rglob("*") if path.is_file() and path.parent.name != "ort")
+    weight = sum(
+        path.stat().st_size for path in serving.DIST.rglob("*") if path.is_file() and path.parent.name != "ort"
+    )
     print(
         f"probabilities differ from JAX's by {largest:.1e}; the page is {weight / 1e6:.2f} MB without onnxruntime-web"
     )

@@ -6,10 +6,12 @@ python -m experiments.evaluate checkpoints/setting4_lenet_fconv_mnist_5k --angle
 import sys
 from collections.abc import Sequence
 
-from experiments.rules import Parser, path
+from experiments.rules import Parser, one_of, path
 from experiments.runs import config
 from experiments.runs.exit_codes import guarded
 from experiments.training import devices
+
+STEPS = tuple(step for step in range(1, 91) if not 180 % step)
 
 
 def parser() -> Parser:
@@ -19,6 +21,10 @@ def parser() -> Parser:
     config.add_options(result, "setting")
     config.add_data_options(result)
     result.add_argument("--angles", action="store_true", help="also accuracy against the angle, -180 to 180 degrees")
+    text = "degrees between them (default 15)"
+    result.add_argument("--angle-step", type=one_of(STEPS, int), metavar="N", default=15, help=text)
+    text = "also each image rotated by its own angle, uniform over the circle: bilinear and cubic, three sets of angles"
+    result.add_argument("--uniform", action="store_true", help=text)
     result.add_argument("--output", metavar="DIR", type=path, help="where evaluation.json goes (default: RUN_DIR)")
     return result
 

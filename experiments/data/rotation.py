@@ -79,6 +79,31 @@ def copy_angles(data_seed: int, dataset: str, split: str, num_images: int) -> np
     return angles.reshape(num_images, COPIES_PER_IMAGE)
 
 
+INTERPOLATIONS = {"bilinear": 1, "cubic": 3}
+"""Orders of the splines by which images are rotated by uniform angles."""
+
+
+def uniform_angles(seed: int, num_images: int) -> np.ndarray:
+    """Angles, uniform over the circle, of the first `num_images` images: float64 `[n]`, degrees from 0 up to 360.
+
+    The rule: that of image i is output i of a Philox 4x64 generator with the key `seed`, over 2^64, times 360.
+    """
+    return np.random.Philox(key=seed).random_raw(num_images) / 2**64 * 360
+
+
+def rotate_each(images: np.ndarray, angles: np.ndarray, order: int) -> np.ndarray:
+    """Rotates each image by an angle of its own, clipped and rounded to whole grey levels.
+
+    uint8 `[n, size, size]`, degrees `[n]` -> uint8 `[n, size, size]`: `scipy.ndimage.rotate(x, angle, reshape=False,
+    order=order)`.
+    """
+    rotated = np.empty_like(images)
+    for image, angle, result in zip(images.astype(np.float64), angles, rotated, strict=True):
+        found = scipy.ndimage.rotate(image, angle, reshape=False, order=order)
+        result[...] = np.rint(np.clip(found, 0, 255))
+    return rotated
+
+
 def spline_coefficients(images: np.ndarray) -> np.ndarray:
     """Coefficients of the cubic splines through images `[n, size, size]`: float64 `[n, size * size]`.
 

@@ -12,11 +12,12 @@ from rich.table import Table
 
 import fconv_jax
 from experiments import data
+from experiments.data.rotation import INTERPOLATIONS
 from experiments.reporting.plots import plot_angles, plot_audit
 from experiments.rules import InputError
 from experiments.runs import folder as folders
 from experiments.runs import reading
-from experiments.runs.best import ANGLES, Evaluator
+from experiments.runs.best import Evaluator
 from experiments.runs.folder import write_json
 from experiments.runs.progress import counted
 from experiments.runs.results import versions, write_angles
@@ -24,6 +25,8 @@ from experiments.runs.train import resolve
 from experiments.training.devices import device_name
 
 _DATA = ("dataset", "setting", "data_seed")
+ANGLE_SEEDS = (0, 1, 2)
+"""Of the uniform angles."""
 
 
 def evaluate(options: Namespace, command: str) -> None:
@@ -69,13 +72,32 @@ def _evaluate(options, command, console):
     rows = zip(contents["seeds"], contents["best_epoch"], contents["test_accuracy"], strict=True)
     _print(console, title, ("seed", "best epoch", "test"), rows, ("mean_all", "", contents["mean_all"]))
     if options.angles:
+        angles = range(-180, 181, options.angle_step)
         shown = functools.partial(counted, console, "angles")
-        by_angle = evaluator.accuracy_by_angle(test, progress=shown)
-        contents["angles"] = {"angle": list(ANGLES), "accuracy": by_angle.tolist()}
+        by_angle = evaluator.accuracy_by_angle(test, angles, progress=shown)
+        contents["angles"] = {"angle": list(angles), "accuracy": by_angle.tolist()}
         title = "accuracy against the angle (mean of the seeds)"
-        _print(console, title, ("angle", "accuracy"), zip(ANGLES, by_angle.mean(0), strict=True))
+        _print(console, title, ("angle", "accuracy"), zip(angles, by_angle.mean(0), strict=True))
+    if options.uniform:
+        contents["uniform"] = _uniform(evaluator, test, console)
     evaluator.check_unchanged()
     _write(options.output or options.run_dir, contents, console)
+
+
+def _uniform(evaluator, test, console):
+    """Each image rotated by an angle of its own: accuracies `[seed of the angles][seed]` of each interpolation."""
+    found = {
+        interpolation: [evaluator.accuracy_uniform(test, interpolation, seed).tolist() for seed in ANGLE_SEEDS]
+        for interpolation in counted(console, "interpolations", list(INTERPOLATIONS))
+    }
+    rows = [
+        (interpolation, seed, float(np.mean(accuracies)))
+        for interpolation, of_seeds in found.items()
+        for seed, accuracies in zip(ANGLE_SEEDS, of_seeds, strict=True)
+    ]
+    title = "angles uniform over the circle (mean of the seeds)"
+    _print(console, title, ("interpolation", "seed of the angles", "accuracy"), rows)
+    return {"angle_seeds": list(ANGLE_SEEDS), "accuracy": found}
 
 
 def _contents(evaluator, confusion):

@@ -10,6 +10,7 @@ from flax import nnx
 
 import fconv_jax
 from experiments.data import Split, rotate_images
+from experiments.data.rotation import INTERPOLATIONS, rotate_each, uniform_angles
 from experiments.rules import InputError
 from experiments.runs import folder as folders
 from experiments.runs import reading
@@ -114,14 +115,27 @@ class Evaluator:
 
         `progress`: passes the angles on, one by one, and shows how far it is.
         """
-        # Every original is followed by its copies, some of which are rotated by 0 degrees too.
-        stride = 1 + COPIES_PER_IMAGE if split.angles.any() else 1
-        upright, labels = split.images[::stride], split.labels[::stride]
-        columns = []
-        for angle in progress(angles):
-            counts = self.confusion(Split(rotated(upright, angle), labels, np.full_like(labels, angle)))
-            columns.append(np.trace(counts, axis1=1, axis2=2) / len(labels))
-        return np.stack(columns, axis=1)
+        upright, labels = _upright(split)
+        return np.stack([self._accuracy(rotated(upright, angle), labels) for angle in progress(angles)], axis=1)
+
+    def accuracy_uniform(self, split: Split, interpolation: str, seed: int) -> np.ndarray:
+        """Accuracy `[seed]` on the split's upright images, each rotated by its own angle, uniform over the circle.
+
+        `interpolation`: one of `rotation.INTERPOLATIONS`; `seed`: of `rotation.uniform_angles`.
+        """
+        upright, labels = _upright(split)
+        angles = uniform_angles(seed, len(labels))
+        return self._accuracy(rotate_each(upright[..., 0], angles, INTERPOLATIONS[interpolation])[..., None], labels)
+
+    def _accuracy(self, images, labels):
+        counts = self.confusion(Split(images, labels, np.zeros_like(labels)))
+        return np.trace(counts, axis1=1, axis2=2) / len(labels)
+
+
+def _upright(split):
+    """Images and labels of the originals. Copies follow each; some of these are rotated by 0 degrees too."""
+    stride = 1 + COPIES_PER_IMAGE if split.angles.any() else 1
+    return split.images[::stride], split.labels[::stride]
 
 
 def rotated(images: np.ndarray, angle: float) -> np.ndarray:

@@ -20,6 +20,7 @@ import fconv_jax
 from benchmarks import browser
 from experiments import demo
 from experiments.data.sources import read_embedded
+from experiments.reporting import serving
 from experiments.runs.best import rotated
 from experiments.settings import DATASETS
 from tests.experiments import helpers
@@ -35,14 +36,14 @@ MILLISECONDS = 50  # from pixels to both answers
 
 
 def test_a_page_that_is_not_built_is_refused_in_one_line(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(demo, "DIST", tmp_path / "demo" / "dist")
+    monkeypatch.setattr(serving, "DIST", tmp_path / "demo" / "dist")
     says = "npm ci && npm run build"
     helpers.assert_refused(capfd, tmp_path, lambda *argv: helpers.call(demo.main, *argv), says=says)
 
 
 def test_a_port_that_is_taken_is_refused_in_one_line(tmp_path, monkeypatch, capfd):
     (tmp_path / "index.html").touch()
-    monkeypatch.setattr(demo, "DIST", tmp_path)
+    monkeypatch.setattr(serving, "DIST", tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         arguments = ["--port", taken.getsockname()[1]]
         says = "choose another"
@@ -160,12 +161,12 @@ def test_readmes_command_builds_and_serves_the_page_and_a_browser_shows_what_jax
 
 def check_files(address):
     """Light, with the types that browsers ask for, isolated, and nothing from beside the page."""
-    files = [path for path in demo.DIST.rglob("*") if path.is_file() and path.parent.name != "ort"]
+    files = [path for path in serving.DIST.rglob("*") if path.is_file() and path.parent.name != "ort"]
     assert sum(path.stat().st_size for path in files) < PAGE_WEIGHT
     for name, kind in {"main.js": "text/javascript", "ort/ort-wasm-simd-threaded.wasm": "application/wasm"}.items():
         with urllib.request.urlopen(address + name) as answer:
             assert answer.headers["Content-Type"] == kind
-            assert demo.HEADERS.items() <= dict(answer.headers).items()
+            assert serving.HEADERS.items() <= dict(answer.headers).items()
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(address + "../package.json")
 

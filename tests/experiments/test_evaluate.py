@@ -7,6 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
+from experiments.data import Split
+from experiments.data.rotation import rotate_each, uniform_angles
 from experiments.runs.best import Evaluator
 from tests.experiments import helpers
 
@@ -55,3 +57,22 @@ def test_another_setting_and_every_angle_elsewhere(synthetic, own, tmp_path):
     assert rows[30]["angle"] == "-105"
     assert float(rows[30]["accuracy"]) == pytest.approx(accuracy[1, 5], rel=1e-5)
     assert (output / "angles.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_each_image_rotated_by_its_own_angle(synthetic, own, tmp_path, capsys):
+    assert helpers.evaluate(own, "--setting", 3, "--angles", "--angle-step", 90, "--uniform", "--output", tmp_path) == 0
+    assert "bilinear" in capsys.readouterr().out
+    evaluated = json.loads((tmp_path / "evaluation.json").read_text())
+    assert evaluated["angles"]["angle"] == [-180, -90, 0, 90, 180]
+    assert evaluated["uniform"]["angle_seeds"] == [0, 1, 2]
+    test = helpers.split("test", False)
+    images = rotate_each(test.images[..., 0], uniform_angles(1, len(test.labels)), order=1)[..., None]
+    counts = Evaluator(own).confusion(Split(images, test.labels, test.angles))
+    expected = np.trace(counts, axis1=1, axis2=2) / len(test.labels)
+    assert evaluated["uniform"]["accuracy"]["bilinear"][1] == expected.tolist()
+    assert evaluated["uniform"]["accuracy"]["cubic"] != evaluated["uniform"]["accuracy"]["bilinear"]
+
+
+def test_a_step_that_does_not_divide_half_a_turn_is_refused(own, tmp_path, capfd):
+    arguments = (own, "--angles", "--angle-step", 7)
+    helpers.assert_refused(capfd, tmp_path, helpers.evaluate, *arguments, says="--angle-step: invalid choice: '7'")

@@ -7,7 +7,7 @@ import pytest
 import scipy.ndimage
 
 from experiments.data import rotate_images
-from experiments.data.rotation import copy_angles, rotated_copies
+from experiments.data.rotation import INTERPOLATIONS, copy_angles, rotate_each, rotated_copies, uniform_angles
 
 GOLDEN = Path(__file__).parents[2] / "goldens" / "rotate.npz"
 
@@ -95,3 +95,25 @@ def test_angles_are_uniform_over_minus_90_to_89():
     expected = angles.size / 180
     chi_square = ((counts - expected) ** 2 / expected).sum()
     assert 179 - 5 * np.sqrt(2 * 179) < chi_square < 179 + 5 * np.sqrt(2 * 179)
+
+
+def test_uniform_angles_are_frozen_and_uniform():
+    angles = uniform_angles(0, 100_000)
+    np.testing.assert_allclose(angles[:3], [4.15683154307937, 86.9577107625786, 40.1133079853778], rtol=1e-12)
+    np.testing.assert_array_equal(uniform_angles(0, 3), angles[:3])  # however many are asked for
+    assert (uniform_angles(1, 3) != angles[:3]).all()
+    counts, _ = np.histogram(angles, 36, (0, 360))
+    assert counts.sum() == 100_000
+    assert np.abs(counts / 100_000 * 36 - 1).max() < 0.08  # four standard deviations
+
+
+def test_each_image_is_rotated_by_its_own_angle(golden):
+    images = golden["images_u8"][:3]
+    angles = [0.0, 90.0, 33.3]
+    for name, order in INTERPOLATIONS.items():
+        rotated = rotate_each(images, np.array(angles), order)
+        np.testing.assert_array_equal(rotated[:2], [images[0], np.rot90(images[1])], err_msg=name)
+    cubic, bilinear = (rotate_each(images, np.array(angles), INTERPOLATIONS[name])[2] for name in ("cubic", "bilinear"))
+    expected = rotate_images(images[2:].astype(np.float32) / 255, 33.3)[0]
+    assert np.abs(cubic - np.rint(255 * np.clip(expected, 0, 1))).max() <= 1
+    assert 1 < np.abs(cubic.astype(int) - bilinear.astype(int)).max() < 100
