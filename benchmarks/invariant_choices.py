@@ -67,7 +67,7 @@ def _train(frequencies, kernels, options):
     import numpy as np
 
     from experiments.data import Split, load
-    from experiments.runs.best import rotated as turned
+    from experiments.runs.best import rotated
     from experiments.training.network import network as network_of
     from experiments.training.network import num_parameters
     from experiments.training.programs import Programs
@@ -94,7 +94,7 @@ def _train(frequencies, kernels, options):
     seconds = time.monotonic() - began
     accuracy = {}
     for angle in ANGLES:
-        split = trainer.place(Split(turned(test.images, angle), test.labels, np.full_like(test.labels, angle)))
+        split = trainer.place(Split(rotated(test.images, angle), test.labels, np.full_like(test.labels, angle)))
         counts = trainer.confusion(states["params"], states["stats"], split)
         accuracy[f"{angle:g}"] = float(np.trace(counts[0]) / len(test.labels))
     return {"accuracy": accuracy, "num_parameters": num_parameters(network), "seconds": seconds}
@@ -114,14 +114,15 @@ def _page(contents):
     return f"""# What each choice brings
 
 Networks of four F-Conv layers with 8, 8, 12 and 16 features, trained on the 3,500 upright digits of mnist_5k for
-{conditions}, tested on the 1,000 test digits, all turned by one angle.
-The table explains; `lenet_fconv_invariant` itself was chosen on training and validation digits held out.
-Quarter turns are exact in every row. A `+` adds to the row above. The seconds are of one training on
-{contents["device"]}, compilation included, not on a quiet machine: only large differences say something.
+{conditions}, tested on the 1,000 test digits, all rotated by one angle.
+The table explains the choices; `lenet_fconv_invariant` itself was chosen on held-out training and validation digits.
+Quarter turns are exact in every row. A `+` adds to the row above. "Lost at the worst": upright minus lowest accuracy.
+The seconds are of one training on
+{contents["device"]}, compilation included, on a shared machine: only large differences mean something.
 
 {table}
 
-Made by `{contents["command"]}`, which continues with what is missing: {", ".join(missing) or "nothing"}.
+Made by `{contents["command"]}`, which trains the rows that are missing: {", ".join(missing) or "none"}.
 """
 
 

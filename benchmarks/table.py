@@ -10,6 +10,8 @@ from benchmarks import against_peers as peers
 from benchmarks import convolutions, quick
 from benchmarks.against_pytorch import line
 from benchmarks.data import table as data_table
+from experiments.reporting import invariant_page
+from experiments.reporting.gathering import gathered
 
 FOLDER = Path("results/benchmarks")
 
@@ -34,7 +36,7 @@ def main() -> None:
 
 
 def _peers(contents):
-    print("## Group convolutions of many channels, against what a user would take instead\n")
+    print("## Group convolutions of many channels, against the alternatives\n")
     print(
         "Images a second, and medians of the rounds' ratios, ours to theirs. `six`: the layout of `fconv_mnist_simple`;"
     )
@@ -92,7 +94,7 @@ def _against(contents):
 
 
 def _scaling(contents):
-    print("## Scaling (batch 256; rows of one question measured in turns)\n")
+    print("## Scaling (batch 256; rows of one question alternate)\n")
     print("![images a second against seeds, devices, rotations and kernel size](benchmarks/scaling.png)\n")
     print("| question | value | images/s, median | of rounds |\n|---|---|---|---|")
     for row in contents["rows"]:
@@ -131,10 +133,16 @@ def _goals():
     if not {"against_peers", "quick", "against_pytorch", "scaling", "data", "start"} <= set(files):
         return
     print("## Goals\n")
+    print("Speed, on this 2-core CPU:\n")
     print("| what | at least | aim | measured |\n|---|---|---|---|")
     for what, least, aim, measured in (*_library_goals(files), *_program_goals(files)):
         print(f"| {what} | {least} | {aim} | {measured} |")
-    print("\n### What was not reached, what limits it, and how that was found\n")
+    print("\nAccuracy of `lenet_fconv_invariant` on mnist_5k, which has at most the parameters of `lenet`")
+    print("([how it was trained](invariant.md)):\n")
+    print("| what | at least | aim | measured | reached |\n|---|---|---|---|---|")
+    for row in invariant_page.goals(gathered(FOLDER.parent)):
+        print("| " + " | ".join(row) + " |")
+    print("\n### Goals that are not reached: what limits them, and how that was found\n")
     for paragraph in _explanations(files):
         print(f"- {paragraph}")
     print()
@@ -193,7 +201,7 @@ def _library_goals(files):
 
 
 def _explanations(files):
-    """For the figures below what was asked for at least; each says so only while it is so."""
+    """For the figures below their goal; each says so only while it is so."""
     peer = {(row["layout"], row["kind"], row["batch"]): row for row in files["against_peers"]["rows"]}
     six = peer["six", "train", 64]
     plain = six["images_per_second"]["nnx"] / six["images_per_second"]["plain"]

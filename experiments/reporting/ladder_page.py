@@ -34,7 +34,7 @@ def _ladder(ladder):
         f"{LADDER_DATASET} (3,500 upright digits to train on, not MNIST), {steps:,} steps of {ladder['batch_size']} "
         f"images on every rung and in every setting, Adam at {ladder['learning_rate']:g}, seeds {seeds}, "
         f"{ladder['device']}: `{ladder['command']}`. Mean and standard deviation of the test accuracy at the best "
-        "validation epoch; in brackets the points (hundredths) gained on the rung above.\n\n"
+        "validation epoch; in brackets the points (hundredths) gained over the rung above.\n\n"
     )
     text += f"{pages.markdown(_table(ladder))}\n"
     missing = [rung for rung in _FCONV if rung not in ladder["rungs"]]

@@ -20,10 +20,10 @@ MOST_SEEDS = 10_000
 _ON_COMMAND_LINES = {"model": one_of(NAMED, shown="NAME"), "dataset": one_of(("auto", *DATASETS))}
 
 
-def new_parser(door: str, doc: str | None) -> Parser:
-    """The parser of a door, which says the first line of the door's docstring."""
+def new_parser(command: str, doc: str | None) -> Parser:
+    """The parser of a command, which says the first line of the command's docstring."""
     # `python -OO` takes docstrings away.
-    return Parser(prog=f"python -m experiments.{door}", description=(doc or "").partition("\n")[0])
+    return Parser(prog=f"python -m experiments.{command}", description=(doc or "").partition("\n")[0])
 
 
 def add_options(parser, *names: str, **options) -> None:
@@ -155,9 +155,9 @@ def model_of(folder) -> str:
         return ""
 
 
-def shown(door: str, path: Path) -> str:
+def shown(command: str, path: Path) -> str:
     """A command that can be pasted."""
-    return command_line(f"experiments.{door}", [str(path)])
+    return command_line(f"experiments.{command}", [str(path)])
 
 
 def command_line(module: str, argv: Sequence[str]) -> str:

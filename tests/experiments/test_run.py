@@ -223,10 +223,12 @@ def test_a_seed_whose_loss_is_not_a_number(synthetic, tmp_path, monkeypatch, fin
     assert all(math.isnan(float(row.split(",")[2])) for row in (tmp_path / "run/curves.csv").read_text().split()[3:])
 
 
-@pytest.mark.parametrize("door", [run, evaluate, sweep, report, convert, audit, figures, ladder, predict, export, demo])
-def test_help_of_every_door(door, capsys):
-    assert helpers.call(door.main, "--help") == 0
-    assert door.__doc__.splitlines()[0].split(":")[0] in " ".join(capsys.readouterr().out.split())
+@pytest.mark.parametrize(
+    "command", [run, evaluate, sweep, report, convert, audit, figures, ladder, predict, export, demo]
+)
+def test_help_of_every_command(command, capsys):
+    assert helpers.call(command.main, "--help") == 0
+    assert command.__doc__.splitlines()[0].split(":")[0] in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("module", ["run", "evaluate"])

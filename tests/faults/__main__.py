@@ -79,11 +79,12 @@ def _checks(lab, options):
 
 def _table(rows, lab, seconds):
     lines = [
-        "# What faults do", "",
+        "# Faults: kills, full disks, corrupt files", "",
         f"`{shlex.join(['python', '-m', 'tests.faults', *sys.argv[1:]])}` on {os.cpu_count()} cores, "
-        f"{seconds / 60:.0f} minutes. The run: `python -m experiments.run {shlex.join(lab.words)}`, {lab.seconds:.1f} "
-        "s uninterrupted, saved after every epoch. \"Same numbers\": `results.json` equals that of the uninterrupted "
-        "run in every figure, bit for bit. \"Refused\": exit code 1 or 2, one line, no results.", "",
+        f"{seconds / 60:.0f} minutes. Each fault happens to a run: `python -m experiments.run {shlex.join(lab.words)}` "
+        f"({lab.seconds:.1f} s uninterrupted, saved after every epoch). \"Same numbers\": `results.json` equals that "
+        "of the uninterrupted run, bit for bit. \"Refused\": exit code 1 or 2 and one line; no results. "
+        "\"Wrong\": anything else.", "",
         "| fault | tries | then the same numbers | refused in one line | wrong |", "|---|---|---|---|---|",
         *(f"| {row.name} | {row.tries} | {row.continued} | {row.refused} | {len(row.wrong)} |" for row in rows), "",
     ]  # fmt: skip

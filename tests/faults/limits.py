@@ -25,7 +25,7 @@ def full_disks(lab: Laboratory, sizes: tuple[int, ...]) -> Findings:
 
 def few_descriptors(lab: Laboratory, numbers: tuple[int, ...]) -> Findings:
     """Limits the number of open files."""
-    findings = Findings("few file descriptors, then --resume with enough")
+    findings = Findings("too too few file descriptors, then --resume with enough")
     for number in numbers:
         folder = lab.folder("few")
         limited = lab.run(folder, prepare=_limit(resource.RLIMIT_NOFILE, number))
@@ -40,7 +40,7 @@ def few_descriptors(lab: Laboratory, numbers: tuple[int, ...]) -> Findings:
 
 def read_only(lab: Laboratory) -> Findings:
     """A run, an evaluation and a resume into folders that may be read only."""
-    findings = Findings("folder that can be read only")
+    findings = Findings("a read-only folder")
     folder = lab.folder("closed")
     shutil.copytree(lab.reference, folder / "finished", ignore=shutil.ignore_patterns(".lock"))
     (folder / "finished" / "results.json").unlink()
@@ -63,7 +63,7 @@ def read_only(lab: Laboratory) -> Findings:
 
 def two_runs(lab: Laboratory) -> Findings:
     """A second run into the folder of one at work, by each way to start it."""
-    findings = Findings("a second run into a folder at work")
+    findings = Findings("a second run into a folder that is in use")
     folder = lab.folder("shared")
     first = lab.run(folder)
     while not (folder / "config.json").exists() and first.poll() is None:

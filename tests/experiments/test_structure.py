@@ -1,4 +1,4 @@
-"""The house holds its own rules: one way for imports, no door through another, no model by name, files of a size."""
+"""The structure of `experiments`: imports go one way, no model is named, files are short."""
 
 import ast
 import functools
@@ -9,9 +9,9 @@ from experiments.settings import NAMED
 
 ROOT = Path(__file__).parents[2] / "experiments"
 FILES = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
-DOORS = {name for name in FILES if name.count(".") == 1 and not name.endswith(("settings", "rules", "__init__"))}
-ROOMS = ("rules", "settings", "data", "training", "runs", "reporting")
-"""In the order of the data's way: a room imports from itself and from those before it."""
+COMMANDS = {name for name in FILES if name.count(".") == 1 and not name.endswith(("settings", "rules", "__init__"))}
+PARTS = ("rules", "settings", "data", "training", "runs", "reporting")
+"""In the order in which data flows: a part imports from itself and from those before it."""
 
 
 @functools.cache
@@ -20,7 +20,7 @@ def tree_of(name):
 
 
 def imports(name):
-    """Modules of the house that a module imports."""
+    """Modules of `experiments` that a module imports."""
     found = set()
     for node in ast.walk(tree_of(name)):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -32,29 +32,29 @@ def imports(name):
     return {other if other in FILES else f"{other}.__init__" for other in found} & FILES.keys()
 
 
-def room(name):
+def part(name):
     return name.split(".")[1]
 
 
-def test_no_door_imports_another_and_no_room_imports_a_door():
+def test_no_command_imports_another_and_no_part_imports_a_command():
     for name in FILES:
-        assert not (imports(name) - {name}) & DOORS, name
+        assert not (imports(name) - {name}) & COMMANDS, name
 
 
-def test_rooms_import_one_way():
-    for name in FILES.keys() - DOORS - {"experiments.__init__"}:
+def test_parts_import_one_way():
+    for name in FILES.keys() - COMMANDS - {"experiments.__init__"}:
         for other in imports(name) - {"experiments.__init__"}:
-            assert ROOMS.index(room(other)) <= ROOMS.index(room(name)), (name, other)
+            assert PARTS.index(part(other)) <= PARTS.index(part(name)), (name, other)
 
 
 def test_there_is_no_circle():
-    floors = {}
+    levels = {}
     for name in graphlib.TopologicalSorter({name: imports(name) - {name} for name in FILES}).static_order():
-        floors[name] = 1 + max((floors[other] for other in imports(name) - {name}), default=0)
-    assert max(floors.values()) <= 15
+        levels[name] = 1 + max((levels[other] for other in imports(name) - {name}), default=0)
+    assert max(levels.values()) <= 15
 
 
-def test_only_doors_and_the_room_of_flags_import_inside_functions():
+def test_only_commands_and_the_part_that_sets_flags_import_inside_functions():
     """To set jax's flags before jax is imported."""
     late = {
         name
@@ -64,7 +64,7 @@ def test_only_doors_and_the_room_of_flags_import_inside_functions():
         for node in ast.walk(function)
         if isinstance(node, (ast.Import, ast.ImportFrom))
     }
-    assert late <= DOORS | {"experiments.training.devices", "experiments.runs.exit_codes"}, late
+    assert late <= COMMANDS | {"experiments.training.devices", "experiments.runs.exit_codes"}, late
 
 
 def test_models_are_named_in_the_table_only():
@@ -75,7 +75,7 @@ def test_models_are_named_in_the_table_only():
 
 def test_files_and_functions_have_a_size():
     for name, path in FILES.items():
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= (66 if name in DOORS else 300), name
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= (66 if name in COMMANDS else 300), name
         for node in ast.walk(tree_of(name)):
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < 50, (name, node.name)
