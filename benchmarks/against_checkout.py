@@ -3,7 +3,7 @@
     git worktree add ../before df6a010
     python -m benchmarks.against_checkout ../before --model lenet_fconv_invariant --batch-size 16
 
-Each measurement is a process of its own that starts in one of the two; they take turns, and the median of the rounds'
+Each measurement is a process of its own that starts in one of the two; they alternate, and the median of the rounds'
 ratios counts.  It knows the modules of version 0.1 as well.
 """
 
@@ -51,7 +51,7 @@ print("IMAGES", 5 * batch_size * steps / (time.monotonic() - began))
 
 
 def main() -> None:
-    """Measures in turns and writes what was measured."""
+    """Measures alternately and writes what was measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkout", type=Path, help="folder of the other checkout")
     parser.add_argument("--model", default="lenet_fconv_invariant")

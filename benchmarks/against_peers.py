@@ -5,7 +5,7 @@
 DIR holds the `F_Conv.py` of F-Conv's authors.  Two layouts: `six` (that of `fconv_mnist_simple`: six C8 layers, 7 x 7
 and then 5 x 5, 10 features, batch norm, two pools) and `invariant` (that of `lenet_fconv_invariant`).  The sides are
 ours, `nnx.Conv` of the same channels, the PyTorch reference, escnn and `torch.nn.Conv2d` of the same channels.  Each
-has a process of its own; they take turns in each round, on all cores, and a ratio is that of one round.
+has a process of its own; they alternate in each round, on all cores, and a ratio is that of one round.
 The environment of the PyTorch sides: benchmarks/requirements-peers.txt.
 """
 
@@ -47,7 +47,7 @@ KINDS = ("train", "evaluate", "evaluate_expanded")
 
 
 def main() -> None:
-    """Runs the sides in turns and writes what they measured."""
+    """Runs the sides alternately and writes what they measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reference", type=Path, required=True, metavar="DIR", help="folder with F_Conv.py")
     parser.add_argument("--torch-python", required=True, metavar="PYTHON", help="of the PyTorch environment")

@@ -2,7 +2,7 @@
 
     python -m benchmarks.against_pytorch --reference DIR
 
-PyTorch trains one seed after another, so its images a second are those of one seed.  The two take turns in one process,
+PyTorch trains one seed after another, so its images a second are those of one seed.  The two alternate in one process,
 round by round; quote the medians of the ratios, since machines are noisy.  Each network has a process
 of its own, because jax reads its flags once.
 """
@@ -70,7 +70,7 @@ def line(row: dict) -> str:
 
 
 def measure(reference: Path, model: str, batch_size: int, rounds: int) -> dict:
-    """Times both sides in turns: images a second in training and evaluation, and the matrix-product peak."""
+    """Times both sides alternately: images a second in training and evaluation, and the matrix-product peak."""
     devices.configure(model, len(SEEDS))
     import jax
     import torch

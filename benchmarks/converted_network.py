@@ -2,8 +2,8 @@
 
 Loads a checkpoint of `fconv_mnist_simple` or `fconv_mnist` (`.pt` with PyTorch installed, or `.npz`) and
 classifies the 5,000 embedded digits. The authors' data, rotated MNIST, holds digits transposed, so theirs
-are transposed here, then turned by an angle drawn uniformly from 0..360 degrees (cubic spline, zero outside).
-Expected for `SimpleNet_Model_best.pt`: 0.987 upright and 0.989 turned; about a minute on two cores.
+are transposed here, then rotated by an angle drawn uniformly from 0..360 degrees (cubic spline, zero outside).
+Expected for `SimpleNet_Model_best.pt`: 0.987 upright and 0.989 rotated; about a minute on two cores.
 """
 
 import argparse
@@ -39,8 +39,8 @@ def main() -> int:
     print(f"digits as they are   {accuracy(model, images, labels):.4f}")
     print(f"transposed           {accuracy(model, digits, labels):.4f}")
     angles = np.random.default_rng(arguments.seed).uniform(0.0, 360.0, len(digits))
-    turned = np.concatenate([rotate_images(digit[None], angle) for digit, angle in zip(digits, angles, strict=True)])
-    print(f"transposed, turned   {accuracy(model, turned, labels):.4f}")
+    rotated = np.concatenate([rotate_images(digit[None], angle) for digit, angle in zip(digits, angles, strict=True)])
+    print(f"transposed, rotated  {accuracy(model, rotated, labels):.4f}")
     return 0
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.data --files /usr/share/datasets/fashion-mnist
 
-70,000 images in MNIST's format become 350,000: each is kept, four turned copies follow it. Without `--files` the
-5,000 embedded digits stand in, 14 times each. SciPy turns a sample, its time is scaled to all 280,000 copies. The
+70,000 images in MNIST's format become 350,000: each is kept, four rotated copies follow it. Without `--files` the
+5,000 embedded digits stand in, 14 times each. SciPy rotates a sample; its time is scaled to all 280,000 copies. The
 rounds are interleaved, ratios are medians over rounds. Writes JSON and prints a table.
 """
 
@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=Path, help="folder with the four files of Fashion-MNIST or their like")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--sample", type=int, default=10_000, help="images that SciPy turns in each round")
+    parser.add_argument("--sample", type=int, default=10_000, help="images that SciPy rotates in each round")
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks/data.json"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.resnet_speed
 
-Width 8 x C8 against width 64, images of 32 x 32 x 3; medians of 5 rounds, each of both networks in turn.
+Width 8 x C8 against width 64, images of 32 x 32 x 3; medians of 5 rounds, of both networks alternately.
 """
 
 import statistics

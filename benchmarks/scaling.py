@@ -2,8 +2,8 @@
 
     python -m benchmarks.scaling
 
-Each row is measured in a process of its own (jax reads its flags once), the rows of one question in turns, `--rounds`
-times; the medians count, and the range of the rounds is kept.  Writes JSON and a plot.
+Each row is measured in a process of its own (jax reads its flags once), the rows of one question alternately,
+`--rounds` times; the medians count, and the range of the rounds is kept.  Writes JSON and a plot.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""What storing turned images as uint8 changes: the report keeps them as floats that are neither clipped nor rounded.
+"""What storing rotated images as uint8 changes: the report keeps them as floats that are neither clipped nor rounded.
 
     python -m benchmarks.stored_as_uint8 checkpoints/setting3_lenet_mnist_5k
 
-Prints the change of the pixels, and a run's test accuracy on both forms of its turned test images.
+Prints the change of the pixels, and a run's test accuracy on both forms of its rotated test images.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> None:
         floats[stored.angles == angle] = rotate_images(sources[stored.angles == angle], int(angle))
     change = (stored.images[..., 0] / 255.0 - floats)[stored.angles != 0]
     print(
-        f"pixels of turned images change by {np.sqrt(np.mean(change**2)):.4f} (rms), {np.abs(change).max():.2f} at most"
+        f"rotated images' pixels change by {np.sqrt(np.mean(change**2)):.4f} (rms), {np.abs(change).max():.2f} at most"
     )
     as_floats = Split((floats * 255)[..., None], stored.labels, stored.angles)
     for name, split in (("stored as uint8", stored), ("as floats", as_floats)):

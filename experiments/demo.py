@@ -1,4 +1,4 @@
-"""Serves the page in which one draws a digit, rotates it, and sees two networks answer.
+"""Serves a web page on which you draw a digit and rotate it, and two networks answer.
 
 python -m experiments.demo --port 8000
 """

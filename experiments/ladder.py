@@ -3,8 +3,8 @@
 python -m experiments.ladder --model lenet_fconv --output results
 python -m experiments.ladder --model alexnet_fconv --seeds 0,1,2 --epochs 5 --batch-size 14 --output results
 
-The AlexNet has a quarter of the report's widths. Rungs that are in the folder already are kept. The page
-why-fconv-lost.md is written anew from all there are.
+The AlexNet has a quarter of the report's widths. Rungs that are in the folder are kept. The page why-fconv-lost.md is
+written again from all of them.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Gathers finished runs into tables and figures, whatever subset of the report's cells exists.
+"""Gathers finished runs into tables and figures, from any subset of the report's cells.
 
 python -m experiments.report checkpoints/* --output results
 """

@@ -20,7 +20,7 @@ class Rule:
     """What a value may be, on a command line and in a config.json, and the one message that says so.
 
     Attributes:
-      read: makes the value from a command line's word; `ValueError` if it is none.
+      read: makes the value from a command line's word; `ValueError` if it cannot.
       holds: whether a value is right.
       says: the message, after the value.
       shown: the option's placeholder in the usage.
@@ -138,7 +138,7 @@ def path(word: str | os.PathLike) -> Path:
     word = os.fspath(word)
     found = os.path.expanduser(word)
     if not word or "\0" in word:
-        raise argparse.ArgumentTypeError(f"{word!r} is no path")
+        raise argparse.ArgumentTypeError(f"{word!r} is not a path")
     if found.startswith("~"):
         raise argparse.ArgumentTypeError(f"{word!r}: there is no such home folder; ./~NAME is a folder called ~NAME")
     try:

@@ -114,7 +114,7 @@ class ModelSpec:
       report_runs: the report's own test accuracies on MNIST (its table 2), five runs in each of settings 1 to 4; such
         networks are a sweep's default.
       ladder: the ladder of fixes that it stands on, or that starts from it; `rung`: the name of its step there.
-      page: the page that tells about it; `beside`: the networks that stand beside it there.
+      page: the page that describes it; `beside`: the networks that it is compared with there.
     """
 
     builder: str

@@ -2,8 +2,8 @@
 
 python -m experiments.sweep --settings 1,2,3,4 --models lenet,lenet_fconv
 
-Finished cells are skipped, interrupted ones are continued: give the same command again. Cells that another process
-works on are left to it. A training that fails is named at the end; the others are done all the same.
+Finished cells are skipped, interrupted ones are continued: give the same command again. Cells on which another
+process works are left to it. A training that fails is named at the end; the others are done nevertheless.
 """
 
 import argparse

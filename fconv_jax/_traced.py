@@ -185,7 +185,7 @@ def bind(eqn, *arrays):
 class Program:
     """`model(images)` as `jaxpr`; `stages` are the equations that are stages, by their names in it.
 
-    With `every`, also what is no stage of an audit (`upsample`, vectors).
+    With `every`, also functions that are not stages of an audit (`upsample`, vectors).
     """
 
     def __init__(self, model: nnx.Module, images: jax.Array | jax.ShapeDtypeStruct, every: bool = False):

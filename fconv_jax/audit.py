@@ -1,6 +1,6 @@
 """Where a network loses rotations: every stage measured, and the first that breaks quarter turns named with its reason.
 
-Of a network with reflections, its mirror images too.
+For a network with reflections, also where it loses mirror images.
 
 The network is traced once; the equations of its program then work on the images and their rotated copies side by side.
 """
@@ -66,7 +66,7 @@ class StageReport:
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """An audited network: its stages in the order in which they work, and what is exact today only, in words."""
+    """An audited network: its stages in their order, and warnings of what breaks with the next update."""
 
     stages: tuple[StageReport, ...]
     warnings: tuple[str, ...] = ()
@@ -119,8 +119,8 @@ def audit(
 
     Stages are those of `model.stages`.  Without them, the model's innermost modules (F-Conv and stock layers) and pools
     (this library's, flax's and `jax.lax.reduce_window`), one row for each call; where quarter turns are first lost
-    between two of them, that is a stage too ("between A and B").  All is done a second time with slightly changed
-    parameters: what breaks only then (a position embedding that is still zero) is a warning.
+    between two of them, that is a stage too ("between A and B").  A second measurement with slightly changed
+    parameters gives the warnings: what breaks only then, such as a position embedding that is still zero.
 
     Args:
       model: measured as in evaluation (no dropout, running averages); left as it is.  One that `jax.jit` can trace.
@@ -200,7 +200,7 @@ class _Run(Walk):
         return self.reports
 
     def lost(self, value):
-        """Whether a value is no rotated one, as far as that can be told by its axes."""
+        """Whether a value has lost the rotation, as far as its axes can tell."""
         return not self.error(value, 1) <= max(self.rounding, _rounding(value))
 
     def stage(self, stage, ins, inner):
@@ -326,7 +326,7 @@ def _checked_angles(angles):
 
 
 def _is_oblong(value):
-    """Such an array is no map of a square image (inside attention: `[batch, position, head, channel]`)."""
+    """Whether an array cannot be a map of a square image (inside attention: `[batch, position, head, channel]`)."""
     return len(value.shape) in (4, 5) and value.shape[1] != value.shape[2]
 
 

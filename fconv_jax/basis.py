@@ -35,7 +35,7 @@ class FourierBasis:
 
     Attributes:
       values: float32 `[k, k, g, r]` (row, column, element, function), read-only; multiplied by
-        `weights` if smoothing was asked for.
+        `weights` with smoothing.
       rank: r, the number of functions.
       singular_values: float64, all 2 p^2 of the candidates' Gram matrix, falling.
       weights: float64 `[r]`, the smoothing weight of each function, applied or not.
@@ -143,9 +143,9 @@ def bicubic_basis(kernel_size: int, group: Group | int) -> FourierBasis:
 class Fourier:
     """The Fourier basis that a layer uses (`fourier_basis`), whatever its kernel size.
 
-    The defaults rotate well at every step of the group.  They are fewer functions than a kernel has pixels (3 x 3: 7
-    of 9, 5 x 5: 9 of 25), each smaller towards the rim: choose "all" and "adaptive", the reference's, where quarter
-    turns are enough.
+    The default rotates well at every step of the group.  It has fewer functions than a kernel has pixels (3 x 3: 7 of
+    9, 5 x 5: 9 of 25), and they fade towards the rim.  Where quarter turns are enough, choose the reference's "all"
+    and "adaptive".
 
     Args:
       num_frequencies: p along each axis: `"few"`, (k + 1) // 2 and at least 2; `"all"`, k; or a number, 2..k.
@@ -198,7 +198,7 @@ def checked_sizes(kernel_size: int, group: Group | int, num_frequencies: int | N
     """Returns k, the group and p (or `None`).
 
     Raises:
-      ValueError: what is no whole number or group, or a size that a basis cannot have.
+      ValueError: not a whole number or group, or a size that a basis cannot have.
     """
     k, group = whole("kernel_size", kernel_size), as_group(group)
     if num_frequencies is None:

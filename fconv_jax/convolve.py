@@ -68,7 +68,7 @@ def convolve(
       strides: s, the same along both axes.
       padding: as in `padding_width`.
       kernel_dilation: d.
-      feature_group_count: into how many parts inputs and outputs are split, each convolved for itself.
+      feature_group_count: into how many parts inputs and outputs are split, each convolved separately.
       precision: of the products, as in `jax.lax`.
 
     Returns:
@@ -117,7 +117,7 @@ _algorithm = contextvars.ContextVar("fconv_jax_convolution_algorithm", default="
 
 @contextlib.contextmanager
 def convolution_algorithm(name: str) -> Iterator[None]:
-    """Says how convolutions that are traced in this context are computed on a CPU; all ways agree to rounding.
+    """Chooses how a CPU computes the convolutions that are traced in this context; all agree to rounding.
 
     Args:
       name: `"auto"`, the default: `lax.conv_general_dilated`, with gradients in the layout that is fast on a CPU, in
@@ -125,7 +125,7 @@ def convolution_algorithm(name: str) -> Iterator[None]:
         channels inside `lax.scan`, `lax.map` or `jax.vmap`; `"direct"`: `lax.conv_general_dilated` and nothing else,
         without a choice between backends.
 
-    It has no effect on other backends.  It counts when a function is traced: wrap the call that compiles.
+    It has no effect on other backends, and none on functions that are compiled already: wrap the call that traces.
 
     Raises:
       ValueError: an unknown name.

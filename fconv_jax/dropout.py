@@ -49,7 +49,7 @@ def _typed(keys):
     try:
         return jax.random.wrap_key_data(jnp.asarray(keys))
     except TypeError as error:
-        raise ValueError(f"rngs of shape {keys.shape} and type {keys.dtype} are no keys") from error
+        raise ValueError(f"rngs of shape {keys.shape} and type {keys.dtype} are not keys") from error
 
 
 class Dropout(nnx.Dropout):
@@ -59,7 +59,7 @@ class Dropout(nnx.Dropout):
       rate, broadcast_dims, deterministic, rng_collection, rngs: as for `nnx.Dropout`.
 
     Raises:
-      ValueError: a rate outside 0..1, or what is no `rngs`; in the call what `image_keys` refuses.
+      ValueError: a rate outside 0..1, or something else for `rngs`; in the call what `image_keys` refuses.
     """
 
     def __init__(self, rate: float, *, broadcast_dims=(), deterministic=False, rng_collection="dropout", rngs=None):
@@ -82,7 +82,7 @@ class Dropout(nnx.Dropout):
             raise ValueError("dropout needs deterministic=True or False, at construction or in the call")
         if deterministic or self.rate == 0.0:
             return inputs
-        if self.rate == 1.0:  # inputs / 0 would have gradients that are no numbers
+        if self.rate == 1.0:  # inputs / 0 would have NaN gradients
             return jnp.zeros_like(inputs)
         keep, shape = 1.0 - self.rate, self._mask_shape(inputs.shape)
         keys = image_keys(self.rngs if rngs is None else rngs, inputs.shape[0], self.rng_collection)
@@ -116,7 +116,7 @@ class FieldDropout(Dropout):
     Returns (call): the input's shape, `[batch, height, width, g, channel]` or `[batch, height, width, channel]`.
 
     Raises:
-      ValueError: a rate outside 0..1, or what is no `rngs`.
+      ValueError: a rate outside 0..1, or something else for `rngs`.
     """
 
     def _always_shared(self, num_axes):

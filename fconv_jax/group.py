@@ -1,7 +1,7 @@
 """Groups of rotations, with and without reflections, as tables of their elements.
 
 Element e = s t + o of a group with t rotations: mirror first if s = 1 (columns reversed), then rotate by 2 pi o / t,
-the way of `jnp.rot90`.  Everything that needs a group (bases, filters, layers, pools, transforms) reads it from here.
+the way of `jnp.rot90`.  Bases, filters, layers, pools and transforms all use these tables.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ from fconv_jax._checks import whole
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """C_t, t rotations by 2 pi / t, or with reflections D_t, these and their mirror images.
+    """C_t, the t rotations by multiples of 2 pi / t; with reflections D_t, these and their mirror images.
 
         (s, o) (s', o') = (s + s' mod 2, o + (-1)^s o' mod t),     e = s t + o.
 
     An element g acts on a field f by moving its pixels and (g f)[h] = f[g^-1 h]: a rotation by 2 pi / t moves element
-    o to o + 1 in each half.  Groups are hashable and compare by value; wherever one is asked for, an int t means
+    o to o + 1 in each half.  Groups are hashable and compare by value.  Where a function takes a group, an int t means
     `Group(t)`.
 
     Args:
@@ -31,7 +31,7 @@ class Group:
       reflections: whether mirror images belong to it.
 
     Raises:
-      ValueError: a number of rotations below 1, or reflections that are no bool.
+      ValueError: a number of rotations below 1, or reflections that are not a bool.
 
     >>> import fconv_jax
     >>> group = fconv_jax.Group(4, reflections=True)
@@ -80,7 +80,7 @@ class Group:
         """Returns `[subgroup.order, index]`, the elements h g_i of each coset, representatives g_i ascending.
 
         Raises:
-          ValueError: what is no subgroup.
+          ValueError: not a subgroup.
         """
         return _cosets(self, as_group(subgroup))
 
@@ -119,7 +119,7 @@ def restrict(field: jax.Array, group: Group | int, subgroup: Group | int) -> jax
       `[..., subgroup.order, c index]`, index = group.order / subgroup.order.
 
     Raises:
-      ValueError: what is no subgroup, or a field of another group.
+      ValueError: not a subgroup, or a field of another group.
 
     >>> import jax.numpy as jnp, fconv_jax
     >>> fconv_jax.restrict(jnp.ones((1, 5, 5, 8, 3)), 8, 4).shape
@@ -151,7 +151,9 @@ def _tables(group):
 def _cosets(group, subgroup):
     t = subgroup.num_rotations
     if group.num_rotations % t or (subgroup.reflections and not group.reflections):
-        raise ValueError(f"{subgroup} is no subgroup of {group}: its rotations must divide, its reflections be there")
+        raise ValueError(
+            f"{subgroup} is not a subgroup of {group}: its rotations must divide, its reflections be in it"
+        )
     step = group.num_rotations // t
     s, o = np.divmod(np.arange(subgroup.order), t)
     inside = s * group.num_rotations + o * step  # the subgroup's elements in the group

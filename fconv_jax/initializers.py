@@ -22,7 +22,7 @@ Initializer = Callable[..., jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class LayerFacts:
-    """What an initialiser may ask of a layer.
+    """What a layer tells its initialiser.
 
     Attributes:
       in_features: that one filter sees, in / feature_group_count.
@@ -46,10 +46,10 @@ def he() -> Initializer:
     """Uniform coefficients with which the layer keeps the variance as a He-initialised plain kernel does.
 
     An output pixel of white noise has the variance n in sum_r var(c_r) |B_r|^2, |B_r|^2 the sum over pixels and
-    elements, n = 1/g in a lifting layer (it sees one element of g) and 1 in the others.  It is made 2.  Functions get
-    equal shares: then the filters' covariance is, on the span, that of a plain kernel, and smooth images keep their
-    variance too.  A projecting layer also adds the elements up, and what they share (after a ReLU: much) adds
-    coherently, so there a function counts with the square of its sum over elements where that is larger.
+    elements, n = 1/g in a lifting layer (it sees one element of g) and 1 in the others.  This variance becomes 2.
+    Functions get equal shares: then the filters' covariance on the span is that of a plain kernel, and smooth images
+    keep their variance too.  A projecting layer also sums over the elements, and what they share (much, after a ReLU)
+    adds coherently, so there a function counts with the square of its sum over elements where that is larger.
     """
     return _he
 
@@ -57,8 +57,8 @@ def he() -> Initializer:
 def he_smooth() -> Initializer:
     """Uniform coefficients that keep the variance of smooth images, most of it in functions that rotate well.
 
-    Coefficients are in proportion to the smoothing weights w_r, and as large as keeps the mean square of what deep
-    layers see behind ReLUs, images that hardly vary within a kernel:
+    Coefficients are proportional to the smoothing weights w_r.  Their size keeps the mean square of what deep layers
+    see behind ReLUs, images that hardly vary within a kernel:
 
         var(c_r) = v w_r^2,     0.9 n in sum_r v w_r^2 S_r = 2,     S_r = sum_e (sum_ij B_r)^2,
 
@@ -120,7 +120,7 @@ def initialize(name: str, function: Initializer, key: jax.Array, shape, dtype, f
     """Returns the numbers that an initialiser gives for a layer.
 
     Raises:
-      ValueError: what is no function (a name of version 0.1, for example).
+      ValueError: not a function, for example a name of version 0.1.
     """
     if not callable(function):
         raise ValueError(f"{name} (={function!r}) must be a function such as fconv_jax.initializers.he()")

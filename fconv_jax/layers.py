@@ -174,7 +174,7 @@ def stride_advice(layer, size: int) -> str:
 
 
 class LiftingFConv(_FConv):
-    """F-Conv from images to fields: filter e is the same series of functions, moved by element e.
+    """F-Conv from images to fields: filter e is one series of functions, moved by element e.
 
         y[b, i, j, e, m] = sum_{u, v, n} x[b, s i + d u - w, s j + d v - w, n] F[u, v, n, e, m] + bias[m],
         F[u, v, n, e, m] = sum_r basis[u, v, e, r] coefficients[n, m, r].
@@ -192,7 +192,7 @@ class LiftingFConv(_FConv):
       padding: `"SAME"` (odd k; the same on both sides whatever the stride), `"VALID"`, `"CIRCULAR"`, `"REFLECT"`, or a
         number of zeros on each side.
       kernel_dilation: d, a number or an equal pair.
-      feature_group_count: parts into which the features (never the group) are split, each convolved for itself.
+      feature_group_count: parts into which the features (never the group) are split, each convolved separately.
       use_bias: one bias for each feature, the same for every element.
       basis: `Fourier(...)` (F-Conv) or `Bicubic()` (B-Conv, odd k).
       coefficient_init, bias_init: see `fconv_jax.initializers`; those of jax also serve.
@@ -221,7 +221,7 @@ class LiftingFConv(_FConv):
 
 
 class GroupFConv(_FConv):
-    """F-Conv from fields to fields: moved filters over the elements, as the output's element sees them.
+    """F-Conv from fields to fields: filters moved by the output's element, one for each relative element.
 
         y[b, i, j, e, m] = sum_{u, v, a, n} x[b, s i + d u - w, s j + d v - w, a, n] F[u, v, a, n, e, m] + bias[m],
         F[u, v, a, n, e, m] = sum_r basis[u, v, e, r] coefficients[e^-1 a, n, m, r].

@@ -5,7 +5,7 @@ pools work on both, pools over the group make an image of a field.
 
 The law of a spatial pool: windows of k pixels, s apart, on n pixels padded by w on both sides
 are mirror-symmetric, and quarter turns exact, where s divides n + 2 w - k.  The symmetric pools
-(`spatial_max_pool`, `spatial_mean_pool`, `blur_pool`) therefore widen their windows by what is left,
+(`spatial_max_pool`, `spatial_mean_pool`, `blur_pool`) therefore widen their windows by the remainder,
 
     k' = k + (n + 2 w - k) mod s,
 
@@ -233,7 +233,7 @@ def _checked_window(x, window, padding, combine):
 
 
 def _lowest(dtype):
-    """What no pixel of a type is below."""
+    """The lowest value of a pixel type."""
     if jnp.issubdtype(dtype, jnp.floating):
         return -jnp.inf
     return False if jnp.issubdtype(dtype, jnp.bool_) else jnp.iinfo(dtype).min

@@ -20,7 +20,7 @@ def upsample(x: jax.Array, factor: int = 2) -> jax.Array:
 
     with the outer pixels repeated beyond the border (as `jax.image.resize(..., "bilinear")`).
 
-    Law: quarter turns and mirrors are exact at every size; the rest is nearly kept.
+    Law: quarter turns and mirrors are exact at every size, other rotations approximate.
 
     Args:
       x: `[batch, height, width, ...]`, an image or a field.

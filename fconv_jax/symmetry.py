@@ -24,7 +24,7 @@ from fconv_jax.transforms import (
 __all__ = ["KINDS", "TOLERANCE", "assert_equivariant", "equivariance_error", "kinds_of", "moved"]
 
 TOLERANCE = 1e-5
-"""A relative error above this is no rounding of float32; for half precision it is 8 steps of the type."""
+"""A relative error above this is more than rounding in float32; for half precision the limit is 8 steps of the type."""
 
 KINDS = ("scalar", "field", "vector")
 
@@ -43,13 +43,13 @@ def equivariance_error(
 
     What R does follows from the number of axes, of the input as of the output: an image (4) is rotated, a field (5)
     is rotated and moved along the group, `[batch, t, channel]` (3) is moved, and `[batch, ...]` with two axes or one
-    is left alone (there equivariant means invariant).  `kind` says it of the output where axes do not.
+    is left alone (there equivariant means invariant).  `kind` tells the kind of the output where its axes do not.
 
     Args:
       function: f, from an image or a field to an array, or to a tuple or dict of arrays; deterministic.
       x: `[batch, height, width, channel]` or `[batch, height, width, t, channel]`.
-      angle: degrees.  Multiples of 90 rotate pixels exactly; other angles interpolate, which itself costs something,
-        and lose the corners (see `margin`); for them whole numbers become float32.
+      angle: degrees.  Multiples of 90 rotate pixels exactly.  Other angles interpolate, which adds an error of its own,
+        and lose the corners (see `margin`); whole numbers then become float32.
       mirror: whether R mirrors (columns reversed) before it rotates; `angle=0, mirror=True` mirrors alone.
       group: of the fields; needed for one with reflections, unless `function` is an `nnx.Module` whose layers say it.
       margin: measure inside a disk: input and output (if it has pixels) are multiplied by `disk_mask(size, margin)`.
@@ -113,7 +113,7 @@ def moved(
         return x
     axes = {"scalar": (3, 4), "field": (3, 5), "vector": (3, 5), None: (3, 4, 5)}[kind]
     if x.ndim not in axes:
-        raise ValueError(f"an array of shape {x.shape} is no {kind or 'image or field'}")
+        raise ValueError(f"an array of shape {x.shape} is not {f'a {kind}' if kind else 'an image or a field'}")
     if kind == "vector":
         return rotate_vectors(mirror_vectors(x) if mirror else x, angle)
     if kind == "scalar" and x.ndim == 3:
@@ -143,7 +143,7 @@ def _error_and_types(function, x, angle, mirror, group, margin, kind):
     """The error, and the types of input and outputs.  Outputs are compared, and rotated, in float32 at least."""
     angle, x = finite("angle", angle, "number of degrees"), inside_disk(jnp.asarray(x), margin)
     if angle % 90 and not jnp.issubdtype(x.dtype, jnp.inexact):
-        x = widened(x)  # rounding rotated pixels to whole numbers is no error of the function
+        x = widened(x)  # rounding rotated pixels to whole numbers is not the function's error
     groups = groups_in(function)
 
     def rotated(y, kind=None):

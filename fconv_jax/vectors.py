@@ -62,7 +62,7 @@ def from_vectors(vectors: jax.Array, group: Group | int) -> jax.Array:
       `[batch, height, width, g, channel]`.
 
     Raises:
-      ValueError: what are no vectors, or fewer than 3 rotations.
+      ValueError: an array of another shape, or fewer than 3 rotations.
 
     >>> import jax.numpy as jnp, fconv_jax
     >>> fconv_jax.from_vectors(jnp.ones((1, 5, 5, 2, 3)), 8).shape

@@ -64,7 +64,7 @@ def _levels(image):
         values = _averaged(np.asarray(image, np.float32))
         low, high = float(values.min()), float(values.max())
         if not np.isfinite([low, high]).all():
-            raise DataError("holds pixels that are no numbers")
+            raise DataError("holds pixels that are not numbers")
         return (values - low) / max(high - low, 1e-30)
     if not image.has_transparency_data:
         return _averaged(np.asarray(image.convert("RGB").convert("L"))) / np.float32(255)
@@ -100,9 +100,9 @@ def prepare(grey: np.ndarray) -> np.ndarray:
 def ink(grey: np.ndarray) -> np.ndarray:
     """How much of each pixel is ink, 0 to 1, whichever of ink and background is the darker.
 
-    The background is a quadratic function of the place, fitted to most pixels: light falls unevenly on paper.  Ink is
-    what differs from it, to one side, by more than Otsu's threshold (IEEE Trans. SMC 9:62, 1979), and what borders on
-    that.  Left out are specks, and what touches the image's edge if there is something of a size inside.
+    The background is a quadratic function of the position, fitted to most pixels: light falls unevenly on paper.  Ink
+    is what differs from it in one direction by more than Otsu's threshold (IEEE Trans. SMC 9:62, 1979), and its border.
+    Specks are removed, and what touches the image's edge if there is a large enough stroke inside.
     """
     differs = grey - _background(grey)
     candidates = [_strokes(sign * differs) for sign in (-1, 1)]

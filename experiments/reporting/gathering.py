@@ -27,7 +27,7 @@ def gather(run_dirs: list[Path], output: Path, command: str, single_file: bool =
     All is read, and all is drawn, before anything is written.
 
     Raises:
-      InputError: no finished run, or one whose files cannot be read or deny each other.
+      InputError: no finished run, or one whose files cannot be read or contradict each other.
     """
     named = bool(run_dirs)
     run_dirs = run_dirs or sorted(Path("checkpoints").glob("setting*"))
@@ -78,7 +78,7 @@ def gathered(output: Path, but: Collection[Path] = ()) -> dict[Path, dict]:
 
 
 def _copy(cell, folder, copy):
-    """What a run's folder says in numbers; what it does not have, its copy has not."""
+    """The files with a run's numbers; what the run lacks, its copy lacks too."""
     copy.mkdir(parents=True)
     folders.write_json(copy / folders.RESULTS, cell)
     write_curves(copy / folders.CURVES, cell)

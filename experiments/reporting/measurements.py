@@ -32,7 +32,7 @@ FADINGS = {
 }
 """How a filter ends, as a function of the squared radius."""
 FREE_ANGLES = (11.0, 23.0, 37.0, 52.0, 68.0)
-"""Degrees that are no steps of any group above."""
+"""Degrees; none is a step of a group above."""
 
 
 def mesh_errors(meshes: tuple[int, ...]) -> dict[str, list[float]]:
@@ -41,7 +41,7 @@ def mesh_errors(meshes: tuple[int, ...]) -> dict[str, list[float]]:
     One smooth image and one filter, both fixed functions on the plane, are sampled on finer and finer
     meshes; the image is rotated as a function, so nothing but sampling is left.  `"kink"` is a filter that is zero
     outside a disk and meets it with a kink: the theory's order 2 in the mesh size.  `"smooth"` meets it
-    smoothly.  `"cut"` is the same series under the layers' own mask, which a square kernel cuts off: a part
+    smoothly.  `"cut"` is the same series under the reference's mask, which a square kernel cuts off: a part
     that no mesh removes.
     """
     return {name: [_mesh_error(size, name) for size in meshes] for name in FADINGS}

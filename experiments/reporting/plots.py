@@ -165,7 +165,7 @@ def _cell_curves(axis, cell, first, last, highest):
     right = axis.twinx()
     good = [seed not in cell["failed_seeds"] for seed in cell["seeds"]]
     for side, name, color in ((axis, "train_loss", BLUE), (right, "validation_curve", ORANGE)):
-        values = np.array(cell[name], dtype=float)  # null, a loss that is no number, becomes NaN
+        values = np.array(cell[name], dtype=float)  # null, a loss that is not a number, becomes NaN
         side.plot(epochs, values.T, color=color, linewidth=0.5, alpha=0.6, marker=marker)
         if any(good):
             side.plot(epochs, values[good].mean(0), color=color, linewidth=1.8)

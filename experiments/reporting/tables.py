@@ -56,13 +56,13 @@ def differences(cell: dict, other: dict) -> list[str]:
 
 def of_protocol(cell: dict) -> dict:
     """The fields in which a cell was not trained by its protocol: {field: the protocol's value}."""
-    asked = {**_DEFAULTS, **dataclasses.asdict(protocol(cell["model"], cell["dataset"]))}
-    return {name: asked[name] for name in differences(cell, asked)}
+    own = {**_DEFAULTS, **dataclasses.asdict(protocol(cell["model"], cell["dataset"]))}
+    return {name: own[name] for name in differences(cell, own)}
 
 
 def otherwise(cell: dict) -> str:
     """In which fields a cell was not trained by its protocol, "" if in none."""
-    return ", ".join(f"{name} {cell.get(name)} (there {asked})" for name, asked in of_protocol(cell).items())
+    return ", ".join(f"{name} {cell.get(name)} (there {own})" for name, own in of_protocol(cell).items())
 
 
 def text(value: float | None) -> str:

@@ -44,14 +44,14 @@ class Cell:
             configs.check_save(self.folder / folders.RESUME, save, self.config, self.data_digest)
 
 
-def asked(folder: Path, model: str, setting: int, given: dict, data_dir, say: Say, *, saved: dict | None) -> Cell:
-    """The cell that is asked for.
+def requested(folder: Path, model: str, setting: int, given: dict, data_dir, say: Say, *, saved: dict | None) -> Cell:
+    """The cell that the options describe.
 
     `given`: fields of `RunConfig`, the data set among them; the others are those of the run that is `saved` in the
     folder, where the caller continues it, or the protocol's.
 
     Raises:
-      InputError: data that cannot be had.
+      InputError: data that cannot be obtained.
     """
     config = configs.configuration(model, setting, given["dataset"], given, saved)
     splits = data.load(config.dataset, setting, data_seed=config.data_seed, data_dir=data_dir, progress=say)
@@ -73,7 +73,7 @@ def of_sweep(planned: Planned, output: Path, given: dict, data_dir, say: Say) ->
             configs.check_same(folder, saved, config)
         elif folders.is_finished(folder):
             raise InputError(f"{folder} has no {folders.CONFIG} that says how it was made: choose another --output")
-        cells.append(asked(folder, planned.model, setting, given, data_dir, say, saved=None))
+        cells.append(requested(folder, planned.model, setting, given, data_dir, say, saved=None))
         cells[-1].check_folder()
     return cells
 

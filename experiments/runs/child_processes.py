@@ -1,4 +1,4 @@
-"""A sweep as its user sees it: one child process for each training, so that none can harm the others.
+"""A sweep: one child process for each training, so that none can harm the others.
 
 A network is trained with the flags that suit it, its memory is free when it ends, and if it dies the sweep goes on.
 """

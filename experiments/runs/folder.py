@@ -28,7 +28,7 @@ def replaced(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Writes a text."""
     with replaced(path) as temporary:
-        # The command may name a path whose bytes are no text.
+        # The command may name a path whose bytes are not text.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
@@ -122,7 +122,7 @@ def read_json(path: Path) -> dict:
     """Reads strict JSON that holds a dict. Raises `OSError`, `ValueError` or `RecursionError`."""
 
     def refuse(word):
-        raise ValueError(f"{word} is no number of JSON")
+        raise ValueError(f"{word} is not a JSON number")
 
     contents = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
     if not isinstance(contents, dict):

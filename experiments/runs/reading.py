@@ -1,4 +1,4 @@
-"""Reads what runs left behind, and believes nothing that other fields, or other files of the run, deny.
+"""Reads what runs left behind, and refuses what contradicts other fields or files of the run.
 
 The one reader of results.json and angles.csv, for all programs; jax is not needed.
 """
@@ -160,7 +160,7 @@ def check_numbers(contents, name, shape, least, most, *, gaps=False, whole=False
     """Checks nested lists of numbers from `least` to `most`; a gap is null.
 
     Raises:
-      ValueError: a list of another shape, or what is no such number.
+      ValueError: a list of another shape, or a number out of range.
     """
 
     def right(value, shape):

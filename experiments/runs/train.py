@@ -49,15 +49,15 @@ def run(options: Namespace, command: str, draw: Draw) -> None:
     if options.output:  # before data are looked for
         _check(options.output, options.resume, options.overwrite)
         saved = configs.read(options.output) if options.resume else None
-    asked = options.dataset or (saved["dataset"] if saved else "auto")
-    dataset = resolve(console, options, asked, [options.setting])
+    name = options.dataset or (saved["dataset"] if saved else "auto")
+    dataset = resolve(console, options, name, [options.setting])
     folder = options.output or Path("checkpoints") / plan.cell_name(
         options.setting, options.model, dataset, options.init
     )
     given = configs.given(options) | {"dataset": dataset}
     _check(folder, options.resume, options.overwrite)
     saved = configs.read(folder) if options.resume else None
-    cell = cells_of.asked(
+    cell = cells_of.requested(
         folder, options.model, options.setting, given, options.data_dir, console.print, saved=saved
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
@@ -103,7 +103,7 @@ def first_console() -> Console:
 
 
 def resolve(console: Console, options: Namespace, name: str, settings) -> str:
-    """The data set that `name` stands for; says so if it is not the one that was asked for."""
+    """The data set that `name` stands for; says which if that is another one."""
     dataset, line = data.resolve_dataset(
         name, options.data_dir, settings=settings, data_seed=options.data_seed or 0
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where and how a network is trained: the one place that knows backends, devices and their habits.
+"""Where and how a network is trained: the one place that knows backends and devices.
 
 `configure` runs before jax is imported (flags are read once); all else runs after, and imports jax itself.
 """

@@ -1,4 +1,4 @@
-"""A network without its numbers: how it is made, applied and judged."""
+"""A network without its parameters: how it is made, applied and evaluated."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from experiments.settings import MODELS
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network without its numbers, and its loss: `graphdef` merged with params and stats is the model.
+    """A network without its parameters, and its loss: `graphdef` merged with params and stats is the model.
 
     `has_stats`: batch statistics make the images of a batch depend on each other, so that a
     batch must not be cut.

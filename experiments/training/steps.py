@@ -7,7 +7,7 @@ A seed's state is a dict of arrays:
     best            {setting: {params, stats, correct, epoch}}: the best validation epoch so far
 
 Random numbers are functions of (seed, purpose, epoch, step, position in the batch), never of
-how the work is cut, so any seed can be replayed alone and any step can be taken up again.
+how the work is cut, so any seed can be replayed alone, and training can resume at any step.
 """
 
 import dataclasses

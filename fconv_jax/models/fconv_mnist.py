@@ -21,8 +21,8 @@ class FConvMnist(StagedModel):
 
     Sizes: 28 -> 24 (k = 7, padding 1) -> 24 -> pool 13 -> 13 -> 13 -> pool 7 -> ... -> 5 -> pool 1.
     The first layer has 5 frequencies, the others (k = 5) have 4; none has a bias.  The second
-    pool, 13 -> 7 with padding 1, is lopsided as published: quarter turns are exact up to it and,
-    in spite of the maximum over the group, not beyond.
+    pool, 13 -> 7 with padding 1, is asymmetric as published: quarter turns are exact up to it but,
+    despite the maximum over the group, not beyond.
 
     Args:
       widths: features of each layer.

@@ -1,4 +1,4 @@
-"""Networks that do what the report hoped for: `lenet_fconv_invariant` and `alexnet_fconv_invariant`."""
+"""Networks that are invariant up to their logits: `lenet_fconv_invariant` and `alexnet_fconv_invariant`."""
 
 import dataclasses
 import functools
@@ -30,10 +30,10 @@ class Layer:
 class InvariantFConv(StagedModel):
     """F-Conv layers, then a maximum over the group, a mean over space and two dense layers.
 
-    Law: quarter turns of the image leave the logits as they are, to rounding, whatever the parameters (4 must
-    divide `num_rotations`).  Other angles nearly do: the filters have few frequencies and fade inside their
-    kernels, the pools blur, and after each layer a soft disk fades the features' corners, since the square frame,
-    where padding begins, does not rotate with the image (docs/equivariance.md).
+    Law: quarter turns of the image do not change the logits, to rounding, whatever the parameters (4 must divide
+    `num_rotations`).  Other angles change them little: the filters have few frequencies and fade inside their kernels,
+    the pools blur, and after each layer a soft disk fades the features' corners, since the square frame, where padding
+    begins, does not rotate with the image (docs/equivariance.md).
 
     Args:
       layers: see `Layer`; padding `"SAME"`, batch norm and ReLU in each.
@@ -104,7 +104,7 @@ class InvariantFConv(StagedModel):
         """See `StagedModel`."""
         stages = []
         if self.input_turns != (0.0,):
-            stages.append(("input_turns", functools.partial(_turned, angles=self.input_turns)))
+            stages.append(("input_turns", functools.partial(_rotated, angles=self.input_turns)))
         for number, layer in enumerate(self.layers, start=1):
             stages += [(f"{name}{number}", getattr(self, f"{name}{number}")) for name in ("conv", "norm")]
             stages.append((f"relu{number}", nnx.relu))
@@ -141,10 +141,10 @@ def _check(*, layers, power, hidden, dropout, input_turns):
         finite("input_turns", angle, "number of degrees")
 
 
-def _turned(images, angles):
-    """`[batch, ...]` -> `[batch turns, ...]`, an image's turned copies together."""
-    turned = jnp.stack([rotate_image(images, angle) for angle in angles], axis=1)
-    return turned.reshape(images.shape[0] * len(angles), *images.shape[1:])
+def _rotated(images, angles):
+    """`[batch, ...]` -> `[batch angles, ...]`, an image's rotated copies together."""
+    copies = jnp.stack([rotate_image(images, angle) for angle in angles], axis=1)
+    return copies.reshape(images.shape[0] * len(angles), *images.shape[1:])
 
 
 def _mean_over_turns(x, count):

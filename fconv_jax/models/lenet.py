@@ -13,7 +13,7 @@ class LeNet(StagedModel):
     """conv 5x5 1->16 · ReLU · max-pool 2 · dense 2304->120 · ReLU · dense 120->num_classes.
 
     With `fconv`, the convolution is a lifting F-Conv of the same kernel size and number of
-    channels: 16/8 = 2 features at 8 rotations (Keeps: nothing; the flatten breaks equivariance.)
+    channels: 16/8 = 2 features at 8 rotations (not equivariant: the flatten breaks it).
     """
 
     def __init__(

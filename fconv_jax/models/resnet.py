@@ -17,7 +17,7 @@ class ResNet(nnx.Module):
     Where ResNet-18 has strides, it has symmetric mean pools, which are exact at every size (He et al. 2016,
     arXiv 1512.03385, and its layout for small images).
 
-    Law: quarter turns and mirrors of the group leave the logits as they are, to rounding, whatever the parameters.
+    Law: quarter turns and mirrors of the group do not change the logits, to rounding, whatever the parameters.
 
     Args:
       num_classes: size of the logits.

@@ -34,7 +34,7 @@ class UNet(nnx.Module):
     `[batch, height, width, num_classes]`, or of vectors `[batch, height, width, 2, num_classes]`.
 
     Raises:
-      ValueError: another output, sides that are no multiples, or vectors without a group.
+      ValueError: another output, sides that are not such multiples, or vectors without a group.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What only users of the PyTorch reference need: its weights, its checkpoints, its lopsided pools."""
+"""For users of the PyTorch reference: its weights, its checkpoints and its asymmetric pools."""
 
 from fconv_jax.pooling import corner_blur_pool, corner_max_pool
 from fconv_jax.torch_reference.checkpoint import read_checkpoint

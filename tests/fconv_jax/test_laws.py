@@ -153,7 +153,7 @@ def test_a_field_restricted_is_a_field_of_the_subgroup(group, subgroup, index):
 
 def test_what_is_no_subgroup_is_refused():
     for group, subgroup in ((8, 3), (8, fc.Group(4, True)), (4, 8)):
-        with pytest.raises(ValueError, match="is no subgroup of"):
+        with pytest.raises(ValueError, match="is not a subgroup of"):
             fc.restrict(jnp.ones((1, fc.group.as_group(group).order, 1)), group, subgroup)
     with pytest.raises(ValueError, match=r"must be \[\.\.\., 8, channel\]"):
         fc.restrict(jnp.ones((1, 4, 1)), 8, 4)

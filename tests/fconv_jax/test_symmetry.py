@@ -92,7 +92,7 @@ KINDS = [
 def test_what_rotates_follows_from_the_kind_of_the_output(function, kind, equivariant):
     x = noise(2, 7, 7, 2) if kind != "field" else noise(2, 7, 7, 1)
     if equivariant is None:
-        with pytest.raises(ValueError, match=r"360 / 2|is no scalar"):
+        with pytest.raises(ValueError, match=r"360 / 2|is not a scalar"):
             fc.equivariance_error(function, x, kind=kind)
         return
     for angle in (90, 180, 270) if equivariant else (90,):
@@ -106,7 +106,7 @@ def test_what_rotates_follows_from_the_kind_of_the_output(function, kind, equiva
     [
         (slopes, "image", "must be one of scalar, field, vector"),
         (lambda x: (x, x), ("scalar",), "must match the output"),
-        (lambda x: x, "vector", "is no vector"),
+        (lambda x: x, "vector", "is not a vector"),
     ],
 )
 def test_a_kind_that_cannot_be_is_named(function, kind, message):

@@ -180,7 +180,7 @@ BROKEN = {
         lambda: bytes_of(drawing(), "PNG", save_all=True, append_images=[drawing(200)]), "holds 2 images",
     ),
     "postscript": (lambda: bytes_of(drawing(), "EPS"), "is not a readable image"),
-    "no numbers": (lambda: bytes_of(Image.fromarray(np.full((9, 9), np.nan, np.float32)), "TIFF"), "no numbers"),
+    "no numbers": (lambda: bytes_of(Image.fromarray(np.full((9, 9), np.nan, np.float32)), "TIFF"), "not numbers"),
 }  # fmt: skip
 
 
