@@ -61,7 +61,12 @@ SCHEDULES = ("constant", "cosine")
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set: numbers of different (upright) images in each split, and its default protocol."""
+    """A data set: numbers of different images in each split, and its default protocol.
+
+    Attributes:
+      settings: those that it has; one whose images are rotated already has setting 1 alone: as they are.
+      source: the data set whose files it is made from.
+    """
 
     name: str
     num_train: int
@@ -69,6 +74,8 @@ class Dataset:
     num_test: int
     protocol: Protocol
     num_classes: int = 10
+    settings: tuple[int, ...] = tuple(SETTINGS)
+    source: str | None = None
 
     def num_upright(self, split: str) -> int:
         """Number of different images in `split`, copies not counted."""
@@ -85,6 +92,10 @@ DATASETS: dict[str, Dataset] = {
     "fashion_mnist": Dataset("fashion_mnist", 55_000, 5_000, 10_000, Protocol()),
     # Batches of 256 make the report's number of steps an epoch: 14 upright, 69 rotated (there 14 and 68).
     "mnist_5k": Dataset("mnist_5k", 3_500, 500, 1_000, Protocol(batch_size=256)),
+    "mnist_rot": Dataset("mnist_rot", 10_000, 2_000, 50_000, Protocol(batch_size=256), settings=(1,)),
+    "mnist_rot_like": Dataset(
+        "mnist_rot_like", 10_000, 2_000, 50_000, Protocol(batch_size=256), settings=(1,), source="mnist"
+    ),
 }
 
 _PIXELS = "float32 `[batch, 28, 28, 1]`, 0 to 1, bright on black"
@@ -93,6 +104,8 @@ _DIGIT = {"kind": "digit", "shape": [28, 28, 1], "text": f"{_MNIST} (experiments
 PREPROCESSING = {
     "mnist": _DIGIT,
     "mnist_5k": _DIGIT,
+    "mnist_rot": _DIGIT,
+    "mnist_rot_like": _DIGIT,
     "fashion_mnist": {"kind": "fashion", "shape": [28, 28, 1], "text": f"{_PIXELS}, as Fashion-MNIST's"},
 }
 """What a data set's images are, and so what a network trained on it takes: exported networks say it."""
@@ -222,7 +235,7 @@ class RunConfig:
     data_seed: int = _option(whole(0, 2**32 - 1), "decides the angles of rotated images (0)")
     seeds: tuple[int, ...] = _option(SEED_LIST, "train these seeds")
     epochs: int = _option(whole(1), "default: 200; invariant networks 8")
-    batch_size: int = _option(whole(1), "default: 4096; 256 on mnist_5k; invariant networks 16")
+    batch_size: int = _option(whole(1), "default: 4096; 256 on mnist_5k and mnist_rot; invariant networks 16")
     learning_rate: float = _option(
         number(lambda x: x > 0, "above 0 (1e-30 to 1e6)"), "of Adam (default 2e-4; invariant networks 5e-3)"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from experiments.rules import Parser, path, share, some_of
 from experiments.runs import config, exit_codes, plan
-from experiments.settings import NAMED, REPORT_MODELS, SETTINGS
+from experiments.settings import DATASETS, NAMED, REPORT_MODELS, SETTINGS
 from experiments.training import devices
 
 
@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     command = parser()
     options = command.parse_args(argv)
+    if set(options.settings) - set(DATASETS.get(options.dataset, DATASETS["mnist"]).settings):
+        command.error(f"the images of {options.dataset} are rotated already: use --settings 1 (as they are)")
     planned = plan.planned(options.settings, options.models, options.shard)
     if options.child is None and not devices.are_several():
         from experiments.runs import child_processes  # imports TFDS, which --help need not wait for

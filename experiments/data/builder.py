@@ -16,7 +16,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 from tensorflow_datasets.proto import tf_example_pb2
 
-from experiments.data import sources
+from experiments.data import mnist_rot, sources
 from experiments.data.files import IMAGE_SIZE, way_out
 from experiments.data.rotation import copy_angles, rotated_copies
 from experiments.data.sources import Source, obtain_files, read_embedded, read_official
@@ -128,7 +128,7 @@ class RotatedMnistConfig(tfds.core.BuilderConfig):
 
 
 class RotatedMnist(FileReaderBuilder):
-    """MNIST, Fashion-MNIST or 5,000 digits of MNIST in one of the four settings.
+    """MNIST, Fashion-MNIST or 5,000 digits of MNIST in one of the four settings; mnist-rot, and one like it.
 
     In a rotated split every image is kept and four copies follow it, each rotated by a whole number of degrees
     -90..89 (`rotation.copy_angles` states the rule). Splits train, validation and test keep the order of the
@@ -142,7 +142,7 @@ class RotatedMnist(FileReaderBuilder):
     name = "rotated_mnist"
     VERSION = tfds.core.Version(sources.VERSION)
     BUILDER_CONFIGS: ClassVar = [
-        RotatedMnistConfig.create(dataset, setting) for dataset in DATASETS for setting in SETTINGS
+        RotatedMnistConfig.create(name, setting) for name, facts in DATASETS.items() for setting in facts.settings
     ]
 
     def __init__(self, *, progress: Callable[[str], None] | None = None, **kwargs):
@@ -173,15 +173,21 @@ class RotatedMnist(FileReaderBuilder):
         self.info.set_splits(tfds.core.SplitDict([info for info, _ in written.values()]))
 
     def _read_source(self, dataset: Dataset, dl_manager) -> Source:
+        root = Path(self.data_dir_root)
         if dataset.name == "mnist_5k":
             return read_embedded(dataset)
+        if dataset.name == "mnist_rot":
+            return mnist_rot.read(root, dataset, read_embedded(DATASETS["mnist_5k"]), self._progress)
+        if dataset.name == "mnist_rot_like":
+            mnist = self._read_source(DATASETS[dataset.source or ""], dl_manager)
+            return mnist_rot.make_like(dataset, mnist, self.builder_config.data_seed)
 
         def download(urls: dict[str, str]) -> dict[str, Path]:
-            self._progress(f"fetching the four files of {dataset.name} into {self.data_dir_root / 'downloads'}")
+            self._progress(f"fetching the four files of {dataset.name} into {root / 'downloads'}")
             return dl_manager.download(urls)
 
-        paths = obtain_files(Path(self.data_dir_root), dataset.name, download)
-        fix = f"replace it: {way_out(Path(self.data_dir_root), dataset.name)}"
+        paths = obtain_files(root, dataset.name, download)
+        fix = f"replace it: {way_out(root, dataset.name)}"
         return read_official(dataset, paths, fix)
 
     def _write_split(self, split: str, images: np.ndarray, labels: np.ndarray) -> tuple[tfds.core.SplitInfo, str]:

@@ -111,6 +111,8 @@ def _check_request(dataset, setting=1, data_seed=0, splits=()):
         raise DataError(f"unknown dataset {dataset!r}: choose auto, {', '.join(DATASETS)}")
     if setting not in SETTINGS:
         raise DataError(f"unknown setting {setting!r}: choose {', '.join(map(str, SETTINGS))}")
+    if setting not in DATASETS[dataset].settings:
+        raise DataError(f"the images of {dataset} are rotated already: use --setting 1, which takes them as they are")
     if not isinstance(data_seed, int) or data_seed < 0:
         raise DataError(f"the data seed must be a whole number from 0, not {data_seed!r}")
     if data_seed >= 2**32:

@@ -18,6 +18,7 @@ import numpy as np
 import requests
 from tensorflow_datasets.core.download import downloader, resource
 
+from experiments.data import mnist_rot
 from experiments.data.files import (
     IMAGE_SIZE,
     OFFICIAL_FILES,
@@ -31,7 +32,7 @@ from experiments.data.files import (
     way_out,
 )
 from experiments.rules import path
-from experiments.settings import Dataset
+from experiments.settings import DATASETS, Dataset
 
 VERSION = "1.0.0"
 """Of the prepared files; raise it with the rotation or the rule of the angles: TFDS takes what is prepared as it is."""
@@ -219,8 +220,12 @@ def check_source(root: Path, dataset: Dataset) -> None:
     Raises:
       DataError: files that are wrong, or neither there nor downloadable.
     """
-    if dataset.name == "mnist_5k":
+    if dataset.source:
+        check_source(root, DATASETS[dataset.source])
+    elif dataset.name == "mnist_5k":
         read_embedded(dataset)
+    elif dataset.name == "mnist_rot":
+        mnist_rot.read(root, dataset, read_embedded(DATASETS["mnist_5k"]), lambda line: None)
     elif placed := find_placed(root, dataset.name):
         read_official(dataset, placed, f"replace it: {way_out(root, dataset.name)}")
     else:

@@ -145,3 +145,8 @@ def test_a_pair_of_which_one_was_started_alone(synthetic, tmp_path, monkeypatch)
     assert helpers.run("--setting", "3", *helpers.QUICK[2:], "--output", tmp_path / "three") == 0
     assert helpers.numbers(alone) == helpers.numbers(tmp_path / "one")
     assert helpers.numbers(tmp_path / "setting3_lenet_mnist_5k") == helpers.numbers(tmp_path / "three")
+
+
+def test_data_that_are_rotated_already_have_one_setting(tmp_path, capfd):
+    words = (sweep.main, "--dataset", "mnist_rot_like", "--output", tmp_path / "out")
+    helpers.assert_refused(capfd, tmp_path, helpers.call, *words, says="rotated already: use --settings 1")

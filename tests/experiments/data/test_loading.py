@@ -87,10 +87,17 @@ def test_default_directory(monkeypatch, tmp_path):
     assert data_directory() == tmp_path / "tensorflow_datasets"
 
 
+ROTATED = "the images of mnist_rot_like are rotated already: use --setting 1, which takes them as they are"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dataset": "cifar"}, "unknown dataset 'cifar': choose auto, mnist, fashion_mnist, mnist_5k"),
+        (
+            {"dataset": "cifar"},
+            "unknown dataset 'cifar': choose auto, mnist, fashion_mnist, mnist_5k, mnist_rot, mnist_rot_like",
+        ),
+        ({"dataset": "mnist_rot_like", "setting": 3}, ROTATED),
         ({"setting": 5}, "unknown setting 5: choose 1, 2, 3, 4"),
         ({"data_seed": -1}, "the data seed must be a whole number from 0, not -1"),
         ({"data_seed": 10**5000}, "the data seed must be below 2^32"),

@@ -1,0 +1,144 @@
+"""mnist-rot in each of its forms, wrong files, transposed images, and the set made like it."""
+
+import zipfile
+
+import numpy as np
+import pytest
+
+from experiments.data import DataError, mnist_rot
+from experiments.data.rotation import rotate_each, uniform_angles
+from experiments.data.sources import read_embedded
+from experiments.settings import DATASETS, SPLITS, Dataset, Protocol
+
+SMALL = Dataset("mnist_rot", 200, 40, 100, Protocol(), settings=(1,))
+
+
+@pytest.fixture(scope="module")
+def upright():
+    return read_embedded(DATASETS["mnist_5k"])
+
+
+@pytest.fixture(scope="module")
+def rotated(upright):
+    """Digits of all classes, rotated."""
+    images, labels = upright["train"]
+    chosen = np.random.default_rng(0).permutation(len(labels))[:340]
+    images = rotate_each(images[chosen], uniform_angles(0, 340), 1)
+    ends = (200, 240)
+    return dict(zip(SPLITS, zip(np.split(images, ends), np.split(labels[chosen], ends), strict=True), strict=True))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    result = tmp_path / "downloads" / "manual" / "mnist_rot"
+    result.mkdir(parents=True)
+    return result
+
+
+def amat(*splits):
+    """Lines as in the official files."""
+    rows = [np.column_stack([images.reshape(len(images), -1) / 255, labels]) for images, labels in splits]
+    return "\n".join("   ".join(f"{x:.6g}" for x in row) for row in np.concatenate(rows)) + "\n"
+
+
+def place(folder, form, source):
+    train, valid, test = (source[split] for split in SPLITS)
+    if form == "amat":
+        (folder / mnist_rot.TRAIN_AMAT).write_text(amat(train, valid))
+        (folder / mnist_rot.TEST_AMAT).write_text(amat(test))
+    elif form == "x and y":
+        for name, (images, labels) in zip(("train", "valid", "test"), (train, valid, test), strict=True):
+            pixels = (images.reshape(len(images), -1) / 255).astype(np.float32)
+            np.savez(folder / f"rotated_{name}.npz", x=pixels, y=labels.astype(np.int32))
+    else:
+        for name, (images, labels) in zip(("train", "valid", "test"), (train, valid, test), strict=True):
+            np.savez(folder / f"{name}.npz", data=images[:, None] / 255, labels=labels.astype(float))
+
+
+def read(folder, upright):
+    said = []
+    return mnist_rot.read(folder.parents[2], SMALL, upright, said.append), said
+
+
+@pytest.mark.parametrize("form", ["amat", "x and y", "data and labels"])
+def test_each_form_is_read(folder, form, rotated, upright):
+    place(folder, form, rotated)
+    found, said = read(folder, upright)
+    assert not said
+    for split in SPLITS:
+        for part, expected in zip(found[split], rotated[split], strict=True):
+            assert part.dtype == np.uint8
+            np.testing.assert_array_equal(part, expected)
+
+
+def test_the_official_archive_is_read_and_another_is_not(folder, rotated, upright, monkeypatch):
+    place(folder, "amat", rotated)
+    names = (mnist_rot.TRAIN_AMAT, mnist_rot.TEST_AMAT)
+    with zipfile.ZipFile(folder / "mnist_rotation_new.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.write(folder / name, f"mnist_rotation_new/{name}")
+            (folder / name).unlink()
+    with pytest.raises(DataError, match="not the official file of 58,424,278 bytes"):
+        read(folder, upright)
+    content = (folder / "mnist_rotation_new.zip").read_bytes()
+    monkeypatch.setattr(mnist_rot, "ZIP_BYTES", len(content))
+    monkeypatch.setattr(mnist_rot, "ZIP_MD5", mnist_rot.hashlib.md5(content).hexdigest())
+    found, _ = read(folder, upright)
+    np.testing.assert_array_equal(found["test"][0], rotated["test"][0])
+
+
+def test_transposed_images_are_found_and_put_right(folder, rotated, upright):
+    place(folder, "x and y", {split: (images.swapaxes(1, 2), labels) for split, (images, labels) in rotated.items()})
+    found, said = read(folder, upright)
+    assert len(said) == 1
+    assert "transposed" in said[0]
+    np.testing.assert_array_equal(found["train"][0], rotated["train"][0])
+
+
+def test_few_digits_of_any_draw_say_which_way_they_are(upright):
+    images, labels = upright["train"]
+    for seed in range(20):
+        chosen = np.random.default_rng(seed).permutation(len(labels))[:100]
+        some = rotate_each(images[chosen], uniform_angles(seed, 100), 1)
+        assert not mnist_rot.is_transposed(some, labels[chosen], *upright["test"]), seed
+        assert mnist_rot.is_transposed(some.swapaxes(1, 2), labels[chosen], *upright["test"]), seed
+
+
+@pytest.mark.parametrize(
+    ("break_it", "says"),
+    [
+        (lambda folder: None, "is not in"),
+        (lambda folder: (folder / mnist_rot.TRAIN_AMAT).write_text("0 1 2\n"), "3 numbers a line instead of 785"),
+        (lambda folder: (folder / mnist_rot.TRAIN_AMAT).write_text("zero\n"), "no table of numbers"),
+        (lambda folder: (folder / mnist_rot.TEST_AMAT).write_text("0\n"), f"{mnist_rot.TRAIN_AMAT} can't be read"),
+        (lambda folder: (folder / "rotated_train.npz").write_bytes(b"text"), "does not hold 'x' and 'y'"),
+        (lambda folder: np.savez(folder / "train.npz", data=[[2.0] * 784], labels=[1]), "not from 0 to 1"),
+        (lambda folder: np.savez(folder / "train.npz", data=[[0.5] * 784], labels=[1.5]), "not whole numbers"),
+        (lambda folder: np.savez(folder / "train.npz", data=[[0.5] * 783], labels=[1]), "783 pixels for 1 labels"),
+        (lambda folder: np.savez(folder / "train.npz", data=[{}], labels=[1]), "does not hold 'data'"),
+    ],
+)
+def test_wrong_files_are_named(folder, upright, break_it, says):
+    break_it(folder)
+    with pytest.raises(DataError, match=says.replace("(", r"\(")):
+        read(folder, upright)
+
+
+def test_another_number_of_images_is_refused(folder, rotated, upright):
+    place(folder, "x and y", rotated | {"test": tuple(x[:-1] for x in rotated["test"])})
+    with pytest.raises(DataError, match="test has 99 images instead of 100"):
+        read(folder, upright)
+
+
+def test_what_is_made_like_it_is_digits_of_mnist_each_once(upright):
+    dataset = Dataset("mnist_rot_like", 20, 5, 30, Protocol(), settings=(1,), source="mnist")
+    mnist = {split: (images[:40], labels[:40]) for split, (images, labels) in upright.items()}
+    found = mnist_rot.make_like(dataset, mnist, 7)
+    assert [len(found[split][0]) for split in SPLITS] == [20, 5, 30]
+    images, labels = (np.concatenate([mnist[s][part] for s in ("validation", "train", "test")]) for part in (0, 1))
+    chosen = np.random.default_rng(7).permutation(120)[:55]
+    np.testing.assert_array_equal(np.concatenate([found[split][1] for split in SPLITS]), labels[chosen])
+    expected = rotate_each(images[chosen[20:25]], uniform_angles(7, 55)[20:25], 1)
+    np.testing.assert_array_equal(found["validation"][0], expected)
+    other = mnist_rot.make_like(dataset, mnist, 8)
+    assert (other["train"][0] != found["train"][0]).any()
