@@ -1,0 +1,29 @@
+"""The page of errors says what it counts."""
+
+import re
+
+import numpy as np
+
+from benchmarks import errors
+
+
+def answers(said):
+    """Probabilities `[angle, image, class]` of digits `[angle, image]`."""
+    return 0.1 + 0.8 * np.eye(10)[said]
+
+
+def test_pairs_count_either_direction():
+    labels = np.array([6, 9, 2, 1])
+    said = np.array([[9, 9, 2, 1], [9, 6, 5, 1]])
+    assert errors.pairs(answers(said), labels) == [((6, 9), 0.75), ((2, 5), 0.25)]
+
+
+def test_the_page_counts_digits_that_rotation_does_not_matter_to():
+    labels = np.array([6, 9, 2, 1])
+    said = np.tile(labels, (24, 1))
+    said[:, 0] = 9  # always
+    said[errors.ANGLES.index(45), 1] = 6  # once
+    text = errors.page("command", "name", answers(said), labels)
+    assert re.search(r"\n- 1 digits are wrong at every angle.* 96% of all errors", text)
+    assert "1 of the 3 digits that are right upright are wrong at some other angle, on average at 1.0 of 24" in text
+    assert "| 6 and 9 | 100.0% |\n| 4 and 7 | 0.0% |\n| 2 and 5 | 0.0% |" in text
