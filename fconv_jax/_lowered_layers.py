@@ -3,11 +3,14 @@
 `x` is what a layer is given: `x.shape` its axes, `x.order` the size of its group axis (1 without one).
 """
 
+import inspect
 import math
 
+import jax
 import numpy as np
 from flax import nnx
 
+from fconv_jax.convolve import conv_general_dilated, padding_width
 from fconv_jax.group import as_group
 from fconv_jax.layers import _FConv
 from fconv_jax.vectors import directions
@@ -51,7 +54,9 @@ def _fconv(layer, x):
             whole[..., i * n : (i + 1) * n, :, i * m : (i + 1) * m] = kernel[..., i * m : (i + 1) * m]
         kernel, inputs = whole, (inputs[0], n * parts)
     kernel = kernel.reshape(*kernel.shape[:2], math.prod(inputs), math.prod(outputs))
-    padding = layer.padding if isinstance(layer.padding, str) else [[layer.padding] * 2] * 2
+    # nnx.Conv's "SAME" is not the same on both sides of an even image with a stride.
+    width = padding_width(layer.padding, layer.kernel_dilation * (layer.kernel_size - 1) + 1)
+    padding = layer.padding if layer.padding in ("CIRCULAR", "REFLECT") else [[width] * 2] * 2
     spec = _conv_arguments(
         kernel, strides=[layer.strides] * 2, padding=padding, kernel_dilation=[layer.kernel_dilation] * 2,
         use_bias=layer.bias is not None,
@@ -113,6 +118,18 @@ def _layer_norm(layer, x):
 
 LAYERS = {_FConv: _fconv, nnx.Conv: _conv, nnx.Linear: _linear, nnx.BatchNorm: _batch_norm, nnx.LayerNorm: _layer_norm}
 """Layers, each as ([class, arguments], arrays)."""
+
+
+def is_a(module: nnx.Module, kind: type) -> bool:
+    """Whether a module of a traced network does what the layer `kind` does: a subclass may do more."""
+    if not isinstance(module, kind) or inspect.unwrap(type(module).__call__) is not kind.__call__:
+        return False
+    work = {
+        "convolve_with": [getattr(kind, "convolve_with", None)],
+        "conv_general_dilated": [jax.lax.conv_general_dilated, conv_general_dilated],
+        "dot_general": [jax.lax.dot_general],
+    }
+    return all(getattr(type(module), name, getattr(module, name, known[0])) in known for name, known in work.items())
 
 
 def _vectors(weights):

@@ -1,8 +1,8 @@
 """A network, traced, as the description and the parameters of a plain one (`fconv_jax.plain`)."""
 
 import dataclasses
-import inspect
 import math
+import warnings
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jax.extend.core import Literal
 
-from fconv_jax._lowered_layers import FUNCTIONS, LAYERS, NotPlainError, affine_of
+from fconv_jax._lowered_layers import FUNCTIONS, LAYERS, NotPlainError, affine_of, is_a
 from fconv_jax._traced import Program, bind, inner_program
 from fconv_jax.convolve import convolution_algorithm
 from fconv_jax.plain import BINARY, UNARY
@@ -47,10 +47,9 @@ class Lowering:
         images = jax.ShapeDtypeStruct((batch, *input_shape), jnp.float32)
         with convolution_algorithm("direct"):
             self.net = Program(model, images, every=True)
-        self.modules = _modules(model)
-        (out,) = self._program(
-            self.net.jaxpr, [_Value(0, (batch, *input_shape))], several="a network of several outputs"
-        )
+        if jax.tree.structure(self.net.output).num_nodes != 1 or len(self.net.jaxpr.jaxpr.outvars) != 1:
+            raise NotPlainError("an output that is not one array has no plain form yet")
+        (out,) = self._program(self.net.jaxpr, [_Value(0, (batch, *input_shape))])
         if not isinstance(out, _Value):
             raise NotPlainError("the network's output does not depend on the images")
         self.output = [int(size) for size in out.shape[-2:]] if len(out.shape) in (3, 5) else []
@@ -63,21 +62,24 @@ class Lowering:
         return {"input_shape": self.input_shape, "layers": self.layers, "constants": constants,
                 "steps": self.steps, "output": self.output}  # fmt: skip
 
-    def _program(self, jaxpr, arguments, several=""):
+    def same(self, other: "Lowering") -> bool:
+        """Whether two networks are the same, to the last bit."""
+        both = [jax.tree.leaves((each.arrays, each.constants)) for each in (self, other)]
+        return self.description() == other.description() and all(map(np.array_equal, *both))
+
+    def _program(self, jaxpr, arguments):
         """The outputs of a program: `_Value`s, or arrays where they do not depend on the images."""
-        found = dict(zip(jaxpr.jaxpr.invars, arguments, strict=True))
-        found |= dict(zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))  # random keys among them
+        consts, jaxpr = getattr(jaxpr, "consts", ()), getattr(jaxpr, "jaxpr", jaxpr)  # in `jax.checkpoint` it is open
+        found = dict(zip(jaxpr.invars, arguments, strict=True))
+        found |= dict(zip(jaxpr.constvars, consts, strict=True))  # random keys among them
 
         def read(atom):
             return np.asarray(atom.val) if isinstance(atom, Literal) else found[atom]
 
-        for equation in jaxpr.jaxpr.eqns:
+        for equation in jaxpr.eqns:
             outs = self._equation(equation, [read(atom) for atom in equation.invars])
             found |= dict(zip(equation.outvars, outs, strict=True))
-        outs = [read(atom) for atom in jaxpr.jaxpr.outvars]
-        if several and len(outs) != 1:
-            raise NotPlainError(f"{several} has no plain form yet")
-        return outs
+        return [read(atom) for atom in jaxpr.outvars]
 
     def _equation(self, equation, ins):
         name, stage = equation.primitive.name, self.net.stages.get(equation.params.get("name", ""))
@@ -205,18 +207,28 @@ class Lowering:
         """A layer or a pool; `None` for what its own program tells."""
         x = next(x for x in ins if isinstance(x, _Value))
         if isinstance(stage.stage, nnx.Module):
-            module = self.modules.get(stage.name)
-            kind = next((kind for kind in LAYERS if isinstance(module, kind)), None)
-            if isinstance(module, nnx.Dropout):
-                return x
+            module = self._called(stage, ins)
+            kind = next((kind for kind in LAYERS if module is not None and is_a(module, kind)), None)
             if kind is None:
                 return None
             spec, arrays = LAYERS[kind](module, x)
             return self.layer(stage.name, spec, arrays, x, out)
         name = getattr(stage.stage, "__name__", "")
-        # A model's stage is given images alone: what it calls, inside, tells its arguments.
-        known = name in FUNCTIONS and set(inspect.signature(stage.stage).parameters) <= set(stage.options)
-        return FUNCTIONS[name](self, stage.options, x, out) if known else None
+        return FUNCTIONS[name](self, stage.options, x, out) if name in FUNCTIONS else None
+
+    @staticmethod
+    def _called(stage, ins):
+        """The module with the state that it has at this call; `None` for more than evaluation of one array."""
+        state, arguments = ins[: stage.first], ins[stage.first :]
+        shapes = [tuple(x.shape) for x in ins]
+        # One array, no mask; in `jax.vmap` over the batch that axis comes on top, over others the layer is another.
+        alone = len(arguments) == 1 and stage.shapes[-1] in (shapes[-1], shapes[-1][1:])
+        if not alone or shapes[:-1] != list(stage.shapes[:-1]) or any(isinstance(x, _Value) for x in state):
+            return None
+        module = stage.module(state)
+        average = stage.options.get("use_running_average")
+        average = getattr(module, "use_running_average", True) if average is None else average
+        return module if average else None
 
     def layer(self, name, spec, arrays, x, out):
         """A stock layer: [class, arguments] and arrays."""
@@ -242,7 +254,7 @@ class Lowering:
 
     def _fold_norms(self, out):
         """A batch norm after a convolution or dense layer that nothing else reads becomes part of it; `out` is last."""
-        uses, kept, moved = [i for _, inputs, _ in self.steps for i in inputs], [], {0: 0}
+        uses, kept, moved = [out.index, *(i for _, inputs, _ in self.steps for i in inputs)], [], {0: 0}
         for number, (operation, inputs, options) in enumerate(self.steps, start=1):
             inputs = [i if isinstance(i, str) else moved[i] for i in inputs]
             source = int(inputs[0]) if operation == "layer" else 0
@@ -271,11 +283,21 @@ class Lowering:
         return True
 
 
-def _modules(model):
-    """{name of a stage: module}."""
-    found = {".".join(map(str, path)) or type(module).__name__: module for path, module in nnx.iter_modules(model)}
-    named = getattr(model, "stages", ())
-    return found | {name: stage for name, stage in named if isinstance(stage, nnx.Module)}
+def lowered(model: nnx.Module, input_shape: tuple[int, int, int], any_size: bool) -> Lowering:
+    """A network's steps; it is one for images of any size only if images of another size give the same."""
+    first = Lowering(model, input_shape, any_size)
+    if not first.any_size:
+        return first
+    height, width, channel = input_shape
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of strides that do not fit that size
+            second = Lowering(model, (2 * height, 3 * width, channel), any_size)
+    except Exception:  # whatever a network says to another size
+        second = None
+    if second is None or not first.same(second):
+        first.input_shape = list(input_shape)
+    return first
 
 
 def _constant(equation, ins):
@@ -287,7 +309,12 @@ def _constant(equation, ins):
         return [np.full([size if isinstance(size, int) else 1 for size in out.shape], ins[0])]
     if math.prod(out.shape) > _MAX_CONSTANT:
         raise NotPlainError(f"a constant of {math.prod(out.shape):,} numbers is too large")
-    return jax.tree.leaves(bind(equation, *ins))
+    try:
+        return jax.tree.leaves(bind(equation, *ins))
+    except NotImplementedError as error:
+        name = equation.primitive.name
+        name = "arithmetic with the batch's size" if name == "dim_as_value" else name
+        raise NotPlainError(f"{name} has no plain form yet") from error
 
 
 def _activation(name, inner, ins):
@@ -296,7 +323,7 @@ def _activation(name, inner, ins):
     if not name or sum(isinstance(x, _Value) for x in ins) != 1:
         return ""
     kind = next(var.aval.dtype for var, x in zip(inner.jaxpr.invars, ins, strict=True) if isinstance(x, _Value))
-    sample = jnp.linspace(-3, 3, 13, dtype=kind)
+    sample = jnp.concatenate([jnp.linspace(-3, 3, 13), jnp.asarray([-1e4, -50, -7, 7, 50, 1e4])]).astype(kind)
     # Its equations are for arrays of the network's shape: those that only spread a number are left out.
     y = _run(inner, [sample if isinstance(x, _Value) else x for x in ins])[0]
     return name if jnp.allclose(y, UNARY[name](sample), atol=1e-6) else ""

@@ -150,6 +150,8 @@ class _Graph:
     def _pool(self, kind, inputs, window, strides, padding, widen, **attributes):
         windows = self._windows(inputs, window, strides, padding, widen)
         ins = [self.names[inputs[0]]]
+        if padding >= window:  # onnxruntime has no windows without a pixel; a mean pool's zeros count
+            ins, padding = [self._node("Pad", [*ins, self._ints([0, 0, padding, padding] * 2)])], 0
         return self._node(kind, ins, kernel_shape=windows, strides=[strides] * 2, pads=[padding] * 4, **attributes)
 
     def _windows(self, inputs, window, strides, padding, widen):

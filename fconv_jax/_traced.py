@@ -52,6 +52,7 @@ class Stage:
     first: int = 0
     shapes: tuple = ()
     options: dict = dataclasses.field(default_factory=dict)
+    module: Callable | None = None  # the module as it was called, of the arrays of its state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +186,8 @@ def bind(eqn, *arrays):
 class Program:
     """`model(images)` as `jaxpr`; `stages` are the equations that are stages, by their names in it.
 
-    With `every`, also functions that are not stages of an audit (`upsample`, vectors).
+    With `every`, also functions that are not stages of an audit (`upsample`, vectors), and the model's own call
+    decides, not its `stages`.
     """
 
     def __init__(self, model: nnx.Module, images: jax.Array | jax.ShapeDtypeStruct, every: bool = False):
@@ -196,7 +198,7 @@ class Program:
         def run(images):
             net = nnx.merge(graphdef, state, copy=True)
             _name_layers(net)
-            stages = getattr(net, "stages", None)
+            stages = None if every else _named(getattr(net, "stages", None))
             if stages is None:
                 return net(images)
             for name, stage in stages:
@@ -235,8 +237,22 @@ class Program:
 
         run.__name__ = f"stage_{next(_serial)}"
         shapes, given = tuple(x.shape for x in arrays), dict(zip(names, values, strict=True))
-        self.stages[run.__name__] = Stage(name, stage, run, first, shapes, given if graphdef is None else {})
+        options, module = given, None
+        if graphdef is not None:
+            state = jax.tree.structure(values[0])
+            options = dict(zip(names[1:], values[1:], strict=True))
+            module = lambda arrays: nnx.merge(graphdef, jax.tree.unflatten(state, arrays))  # noqa: E731
+        self.stages[run.__name__] = Stage(name, stage, run, first, shapes, options, module)
         return jax.jit(run)(*arrays)
+
+
+def _named(stages):
+    """A network's pairs (name, callable); `None` if its attribute `stages` is something else."""
+    if not isinstance(stages, list | tuple) or not all(
+        isinstance(each, list | tuple) and len(each) == 2 for each in stages
+    ):
+        return None
+    return stages if all(isinstance(name, str) and callable(stage) for name, stage in stages) else None
 
 
 def _caller(stage, images):

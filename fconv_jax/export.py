@@ -1,5 +1,6 @@
 """Networks for other programs: of stock Flax layers, ONNX and StableHLO."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -52,7 +53,8 @@ def to_plain(model: nnx.Module, input_shape: tuple[int, int, int] | None = None)
     shape, any_size = _input_shape(model, input_shape)
     if isinstance(model, PlainNetwork):
         return nnx.clone(model)
-    lowering = _lowering.Lowering(model, shape, any_size)
+    with _one_program():
+        lowering = _lowering.lowered(model, shape, any_size)
     network = PlainNetwork(json.dumps(lowering.description()))
     for name, arrays in lowering.arrays.items():
         for kind, array in arrays.items():
@@ -120,11 +122,24 @@ def to_stablehlo(
     known = ("cpu", "cuda", "rocm", "tpu")
     if not platforms or any(platform not in known for platform in platforms):
         raise ValueError(f"platforms (={platforms!r}) must be some of {', '.join(known)}")
-    with convolution_algorithm("direct"):
-        exported = jax.export.export(jax.jit(lambda images: model(images)), platforms=tuple(platforms))(
+    graphdef, state = nnx.split(model)
+    program = jax.jit(lambda images: nnx.merge(graphdef, state, copy=True)(images))  # a call may set its variables
+    with convolution_algorithm("direct"), _one_program():
+        exported = jax.export.export(program, platforms=tuple(platforms))(
             jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
         )
     return bytes(exported.serialize())
+
+
+@contextlib.contextmanager
+def _one_program():
+    """What the network does must not depend on the images' values or their number."""
+    try:
+        yield
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+        raise ValueError("the network's Python code looks at the images: write it with jax.numpy.where") from error
+    except jax.errors.InconclusiveDimensionOperation as error:
+        raise ValueError("the network's Python code looks at the batch's size, which a file leaves open") from error
 
 
 def _evaluated(model):

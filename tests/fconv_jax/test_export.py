@@ -105,6 +105,25 @@ def test_a_network_for_images_of_any_size_stays_one(name):
         plain(images[..., :0])
 
 
+class Sized(nnx.Module):
+    """A number that depends on the images' size."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __call__(self, x):
+        return x.sum(axis=(1, 2)) / self.number(x)
+
+
+def test_what_depends_on_the_size_is_for_one_size():
+    images = noise(2, 8, 12, 1)
+    for number in (lambda x: x.shape[1] ** 0.5, lambda x: 64, lambda x: 2 if x.shape[2] > 12 else 3):
+        plain = fc.export.to_plain(Sized(number), (8, 8, 1))
+        assert plain.input_shape == (8, 8, 1)
+    plain = fc.export.to_plain(Sized(lambda x: x.shape[1] * x.shape[2]), (8, 8, 1))  # a mean
+    assert error(plain(images), images.mean(axis=(1, 2))) < TOLERANCE
+
+
 def test_a_network_for_one_size_takes_no_other():
     with pytest.raises(ValueError, match=r"must be \[batch, 28, 28, 1\]"):
         fc.export.to_plain(made("lenet"))(jnp.zeros((1, 32, 32, 1)))
@@ -146,6 +165,7 @@ LAYERS = {
     "reflect": {"padding": "REFLECT", "kernel_size": 5},
     "dilation": {"kernel_dilation": 2},
     "stride": {"kernel_size": 4, "padding": 1, "strides": 2},
+    "stride of an odd kernel": {"kernel_size": 3, "strides": 2},  # the same padding on both sides, not XLA's
     "depthwise": {"feature_group_count": 4},
     "valid": {"padding": "VALID", "use_bias": False},
     "1 x 1": {"kernel_size": 1},
@@ -154,6 +174,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS)
+@pytest.mark.filterwarnings("ignore::fconv_jax.layers.EquivarianceWarning")
 def test_every_option_of_a_layer_is_exported(options, tmp_path):
     class Three(nnx.Module):
         def __init__(self, rngs):
@@ -242,6 +263,9 @@ def test_stablehlo_runs_with_any_batch_and_is_lowered_for_cuda():
     for batch in (1, 4):
         images = images_for(model, batch)
         assert error(exported.call(images), call(model, images)) < TOLERANCE
+    exported = jax.export.deserialize(bytearray(fc.export.to_stablehlo(Changed(), (8, 8, 1), ["cpu"])))
+    images = noise(2, 8, 8, 1)
+    assert error(exported.call(images), Changed()(images)) < TOLERANCE
 
 
 class Placed(nnx.Module):
@@ -286,7 +310,39 @@ class Two(nnx.Module):
         return self.norm(y)
 
 
-@pytest.mark.parametrize("kind", [Placed, Blocks, Two])
+class Unread(nnx.Module):
+    """What a norm makes of the output is not read."""
+
+    def __init__(self):
+        self.conv, self.norm = nnx.Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)), nnx.BatchNorm(2, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        y = self.conv(x)
+        self.norm(y)
+        return y
+
+
+@jax.jit
+def relu(x):
+    return jnp.clip(x, 0.0, 6.0)
+
+
+class Changed(nnx.Module):
+    """Kernels that a call changes, `stages` that are modules, and a function that only looks like a known one."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.stages = nnx.List([nnx.WeightNorm(nnx.Conv(1, 2, (3, 3), rngs=rngs), rngs=rngs)])
+        self.dense = nnx.Linear(2, 2, rngs=rngs)
+
+    def __call__(self, x):
+        for stage in self.stages:
+            x = fc.spatial_mean_pool(jax.checkpoint(relu)(20.0 * stage(x)), 2, padding=2)
+        graphdef, state = nnx.split(self.dense)
+        return nnx.merge(graphdef, jax.tree.map(lambda kernel: 0.5 * kernel, state))(x)
+
+
+@pytest.mark.parametrize("kind", [Placed, Blocks, Two, Unread, Changed])
 def test_networks_of_other_shapes(kind, tmp_path):
     model, images = trained(kind()), noise(3, 8, 8, 1)
     assert error(call(fc.export.to_plain(model, (8, 8, 1)), images), call(model, images)) < TOLERANCE
@@ -320,6 +376,27 @@ class Normed(nnx.Module):
         return self.norm(x)
 
 
+class Doubled(fc.LiftingFConv):
+    def __call__(self, x):
+        return 2 * super().__call__(x)
+
+
+class Does(nnx.Module):
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, x):
+        return self.function(x)
+
+
+class OfTheBatch(nnx.Module):
+    def __init__(self):
+        self.norm = nnx.BatchNorm(1, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return self.norm(x, use_running_average=False)
+
+
 def masked():
     return nnx.Conv(1, 2, (3, 3), mask=jnp.ones((3, 3, 1, 2)).at[0].set(0), rngs=nnx.Rngs(0))
 
@@ -330,6 +407,15 @@ def masked():
         (lambda: fc.export.to_plain(Own()), r"input_shape \(=None\) must be \(height, width, channel\)"),
         (lambda: fc.export.to_plain(Scanned(), (8, 8, 1)), "has no plain form yet"),
         (lambda: fc.export.to_plain(Normed(), (8, 8, 4)), "GroupNorm.*has no plain form yet"),
+        (
+            lambda: fc.export.to_plain(Doubled(1, 2, 3, 4, rngs=nnx.Rngs(0)), (8, 8, 1)),
+            "Doubled.*has no plain form yet",
+        ),
+        (lambda: fc.export.to_plain(OfTheBatch(), (8, 8, 1)), "BatchNorm.*has no plain form yet"),
+        (lambda: fc.export.to_plain(Does(lambda x: {"logits": x}), (8, 8, 1)), "an output that is not one array"),
+        (lambda: fc.export.to_plain(Does(lambda x: x if x.min() > 0 else -x), (8, 8, 1)), "looks at the images"),
+        (lambda: fc.export.to_stablehlo(Does(lambda x: x if x.shape[0] > 1 else -x), (8, 8, 1)), "at the batch's size"),
+        (lambda: fc.export.to_plain(Does(lambda x: x.mean(axis=0)), (8, 8, 1)), "arithmetic with the batch's size"),
         (lambda: fc.export.to_plain(masked(), (8, 8, 1)), "with a mask or input_dilation has no plain form"),
         (lambda: fc.export.to_plain(nnx.BatchNorm(8, axis=1, rngs=nnx.Rngs(0)), (8, 8, 2)), "along axis 1"),
         (lambda: fc.export.to_plain(made("lenet"), (32, 32, 1)), r"\(32, 32, 1\)\) must be \(28, 28, 1\)"),
