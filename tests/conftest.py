@@ -31,6 +31,14 @@ def pytest_unconfigure(config):
     shutil.rmtree(getattr(config, "compiled", ""), ignore_errors=True)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Each worker has whole files, and so the programs and fixtures of a file once, until one takes over from another."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item, nextitem):
     """A test marked `unoptimized`, and the processes it starts, compile in half the time."""
