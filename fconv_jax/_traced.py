@@ -4,6 +4,7 @@ The program works on images and on changed copies of them side by side, its lane
 """
 
 import contextvars
+import copy
 import dataclasses
 import functools
 import inspect
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.extend.core import Literal
+from jax.extend.core import ClosedJaxpr, Literal
 
 from fconv_jax.group import groups_in
 
@@ -193,7 +194,8 @@ class Program:
     def __init__(self, model: nnx.Module, images: jax.Array | jax.ShapeDtypeStruct, every: bool = False):
         self.every, self.stages = every, cast("dict[str, Stage]", {})
         self.groups = groups_in(model)
-        graphdef, state = nnx.split(model)
+        self.images = images
+        graphdef, state = self.model = nnx.split(model)
 
         def run(images):
             net = nnx.merge(graphdef, state, copy=True)
@@ -210,6 +212,16 @@ class Program:
             self.jaxpr, self.output = jax.make_jaxpr(run, return_shape=True)(images)
         finally:
             _listener.reset(token)
+
+    def updated(self, change: Callable) -> "Program":
+        """The program of the model with `change(array)` for each array of its state: what is compiled stays so."""
+        graphdef, state = self.model
+        held = {id(leaf) for leaf in jax.tree.leaves(state)}
+        if not all(id(const) in held for const in self.jaxpr.consts):  # one was made of the state while it was traced
+            return Program(nnx.merge(graphdef, jax.tree.map(change, state)), self.images, self.every)
+        other = copy.copy(self)
+        other.jaxpr = ClosedJaxpr(self.jaxpr.jaxpr, [change(const) for const in self.jaxpr.consts])
+        return other
 
     def _stage(self, name, stage, function, args, options):
         """`function(*args, **options)`, as one equation; a module is the first argument."""

@@ -16,13 +16,13 @@ import numpy as np
 from flax import nnx
 
 from fconv_jax._checks import finite, whole
-from fconv_jax._precision import norm, relative_error, tolerance, widened
+from fconv_jax._precision import norm, tolerance, widened
 from fconv_jax._traced import Cause, Program, Value, Walk, each
 from fconv_jax.draws import draw
 from fconv_jax.group import groups_in
 from fconv_jax.layers import EquivarianceWarning
 from fconv_jax.reasons import NOT_FINITE, of_cause, of_layer
-from fconv_jax.symmetry import TOLERANCE, kinds_of, moved
+from fconv_jax.symmetry import TOLERANCE, difference, kinds_of, moved
 from fconv_jax.transforms import inside_disk, mirror_image
 
 LEGEND = (
@@ -157,13 +157,12 @@ def _audited(model, images, angles, margin, kind):
     lanes = [images, moved(images, 90), disk, *(moved(disk, angle) for angle in angles)]
     mirrored = any(group.reflections for group in groups_in(model).values())
     lanes = (*lanes, mirror_image(images)) if mirrored else tuple(lanes)
-    stages = _Run(Program(model, images), angles, margin, mirrored).network(lanes, kind)
-    graphdef, state = nnx.split(model)
-    model = nnx.merge(graphdef, jax.tree.map(_updated, state))
+    net = Program(model, images)
+    stages = _Run(net, angles, margin, mirrored).network(lanes, kind)
     broken = {stage.name for stage in stages if stage.reason}
     notes = [
         f"{stage.name} keeps quarter turns with these parameters only, not after an update: {stage.reason}"
-        for stage in _Run(Program(model, images)).network(lanes[:2], kind)
+        for stage in _Run(net.updated(_updated)).network(lanes[:2], kind)
         if stage.reason not in ("", NOT_FINITE) and stage.name not in broken
     ]
     return Audit(tuple(stages), tuple(notes))
@@ -225,7 +224,7 @@ class _Run(Walk):
         given = [noise if value is x else value.lane(0) for value in ins]
         try:
             rotated = [
-                self.moved(y, 90) if value is x or (value.depends and y.ndim in (4, 5)) else y
+                moved(y, 90, *self.known(y)) if value is x or (value.depends and y.ndim in (4, 5)) else y
                 for value, y in zip(ins, given, strict=True)
             ]
         except ValueError:
@@ -262,28 +261,27 @@ class _Run(Walk):
             angle: _most(self.error(out, i, 2, angle, self.margin, kind) for out in outs)
             for i, angle in enumerate(self.angles, start=3)
         }
-        signal = _most(_signal(out.lane(0)) for out in outs)
+        signal = _most(float(_signal(out.lane(0))) for out in outs)
         report = StageReport(name, outs[0].shape[1:], error, own, free, signal, reason, self.rounding)
         if self.mirrored:
             mirror = _most(self.error(out, -1, angle=0, kind=kind, mirror=True) for out in outs)
             report = dataclasses.replace(report, mirror_error=mirror)
         self.reports.append(report)
 
-    def moved(self, x, angle, kind=None, mirror=False):
+    def known(self, x, kind=None):
+        """The kind of an array and its group."""
         vectors = kind is None and x.ndim == 5 and x.shape[3] == 2 and 2 not in self.net.groups
-        return moved(
-            x, angle, "vector" if vectors else kind, self.net.groups.get(x.shape[-2] if x.ndim > 1 else 0), mirror
-        )
+        return "vector" if vectors else kind, self.net.groups.get(x.shape[-2] if x.ndim > 1 else 0)
 
     def error(self, value, i, j=0, angle=90, margin=None, kind=None, mirror=False):
         """|lane i - R lane j| / |R lane j|; NaN for a field without rotation by this angle, infinite if not finite."""
         if _is_oblong(value):
             return math.nan
+        upright = value.lane(j)
         try:
-            expected = inside_disk(self.moved(widened(value.lane(j)), angle, kind, mirror), margin)
+            error = float(difference(value.lane(i), upright, angle, *self.known(upright, kind), mirror, margin))
         except ValueError:
             return math.nan
-        error = float(relative_error(inside_disk(widened(value.lane(i)), margin), expected))
         return math.inf if math.isnan(error) else error
 
 
@@ -330,9 +328,10 @@ def _is_oblong(value):
     return len(value.shape) in (4, 5) and value.shape[1] != value.shape[2]
 
 
+@jax.jit
 def _signal(y):
     y = widened(y)
-    return float(norm(y - y.mean(0, keepdims=True)) / jnp.maximum(norm(y), 1e-30))
+    return norm(y - y.mean(0, keepdims=True)) / jnp.maximum(norm(y), 1e-30)
 
 
 def _smooth_images(shape, count=8, width=2.0):

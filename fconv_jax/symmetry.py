@@ -21,7 +21,7 @@ from fconv_jax.transforms import (
     rotate_vectors,
 )
 
-__all__ = ["KINDS", "TOLERANCE", "assert_equivariant", "equivariance_error", "kinds_of", "moved"]
+__all__ = ["KINDS", "TOLERANCE", "assert_equivariant", "difference", "equivariance_error", "kinds_of", "moved"]
 
 TOLERANCE = 1e-5
 """A relative error above this is more than rounding in float32; for half precision the limit is 8 steps of the type."""
@@ -105,6 +105,8 @@ def assert_equivariant(
         raise AssertionError(f"relative equivariance error {error:.3g} at {where} is above {tolerance:g}")
 
 
+# One program for each shape: its dozens of small ones, one after another, took most of the time of a measurement.
+@functools.partial(jax.jit, static_argnames=("angle", "kind", "group", "mirror"))
 def moved(
     x: jax.Array, angle: float, kind: str | None = None, group: Group | None = None, mirror: bool = False
 ) -> jax.Array:
@@ -121,6 +123,25 @@ def moved(
     if x.ndim == 4:
         return rotate_image(mirror_image(x) if mirror else x, angle)
     return rotate_field(mirror_field(x, group or x.shape[-2]) if mirror else x, angle, group)
+
+
+@functools.partial(jax.jit, static_argnames=("angle", "kind", "group", "mirror", "margin"))
+def difference(
+    actual: jax.Array,
+    before: jax.Array,
+    angle: float,
+    kind: str | None = None,
+    group: Group | None = None,
+    mirror: bool = False,
+    margin: float | None = None,
+) -> jax.Array:
+    """Returns |actual - R before| / |R before|, R as in `moved`, in float32 at least, inside a disk if asked for."""
+    expected = inside_disk(moved(widened(before), angle, kind, group, mirror), margin)
+    if actual.shape != expected.shape:
+        raise ValueError(
+            f"the function's output is {actual.shape} for the rotated input, {expected.shape} when rotated"
+        )
+    return relative_error(inside_disk(widened(actual), margin), expected)
 
 
 def kinds_of(y: Any, kind: Any) -> list[str | None]:
@@ -146,18 +167,13 @@ def _error_and_types(function, x, angle, mirror, group, margin, kind):
         x = widened(x)  # rounding rotated pixels to whole numbers is not the function's error
     groups = groups_in(function)
 
-    def rotated(y, kind=None):
-        known = groups.get(y.shape[-2] if y.ndim > 1 else 0) if group is None else as_group(group)
-        return moved(y, angle, kind, known, mirror)
+    def group_of(y):
+        return groups.get(y.shape[-2] if y.ndim > 1 else 0) if group is None else as_group(group)
 
-    before, after = function(x), jax.tree.leaves(function(rotated(x)))
+    before, after = function(x), jax.tree.leaves(function(moved(x, angle, None, group_of(x), mirror)))
     kinds, before = kinds_of(before, kind), [jnp.asarray(y) for y in jax.tree.leaves(before)]
-    errors = []
-    for y, actual, each in zip(before, after, kinds, strict=True):
-        expected = inside_disk(rotated(widened(y), each), margin)
-        if actual.shape != expected.shape:
-            raise ValueError(
-                f"the function's output is {actual.shape} for the rotated input, {expected.shape} when rotated"
-            )
-        errors.append(relative_error(inside_disk(widened(actual), margin), expected))
+    errors = [
+        difference(actual, y, angle, each, group_of(y), mirror, margin)
+        for y, actual, each in zip(before, after, kinds, strict=True)
+    ]
     return functools.reduce(jnp.maximum, errors), (x.dtype, *(y.dtype for y in before))
