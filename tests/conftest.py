@@ -33,7 +33,7 @@ def pytest_unconfigure(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Each worker has whole files, and so the programs and fixtures of a file once, until one takes over from another."""
+    """Each worker has whole files, and so compiles what a file shares once; an idle one takes tests over."""
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log)

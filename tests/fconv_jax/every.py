@@ -39,17 +39,17 @@ FUNCTIONS = {
 }
 
 
-def layers(**options):
-    """{name: a small layer of that kind}."""
-    found = {cls.__name__: make(cls, num_rotations=8, **options) for cls in EVERY}
-    for cls in EVERY[:3]:
-        found[f"{cls.__name__} of D4"] = make(cls, num_rotations=fc.Group(4, reflections=True), **options)
-    found["ResidualBlock"] = fc.ResidualBlock(2, 2, rngs=nnx.Rngs(0), **{"norm": "batch", **options})
-    return found
+D4 = fc.Group(4, reflections=True)
+LAYERS = {
+    **{cls.__name__: functools.partial(make, cls, num_rotations=8) for cls in EVERY},
+    **{f"{cls.__name__} of D4": functools.partial(make, cls, num_rotations=D4) for cls in EVERY[:3]},
+    "ResidualBlock": lambda **options: fc.ResidualBlock(2, 2, rngs=nnx.Rngs(0), **{"norm": "batch", **options}),
+}
+"""{name: what makes a small layer of that kind, with options}."""
 
 
 def layer_input(layer, batch, **options):
-    """White noise that a layer of `layers` takes."""
+    """White noise that a layer of `LAYERS` takes."""
     if isinstance(layer, fc.ResidualBlock):
         return noise(batch, 8, 8, 8, 2, **options)
     return noise_for(layer, batch, 8, 8).astype(options.get("dtype", "float32"))

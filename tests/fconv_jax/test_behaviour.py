@@ -14,7 +14,9 @@ from tests.fconv_jax import every
 from tests.fconv_jax.arrays import assert_close, noise
 from tests.fconv_jax.layer_cases import EVERY, POINTWISE_KINDS, Group1x1, make, noise_for
 
-LAYERS = list(every.layers())
+# What is told apart here (types, shapes, errors, programs against each other) no optimization of XLA's changes.
+pytestmark = pytest.mark.unoptimized
+
 WHOLE = [np.int8, np.uint8, np.int64, lambda n: np.array(n)]
 RANDOM_FLAGS = [
     {"jax_threefry_partitionable": True},
@@ -42,20 +44,25 @@ def flags():
 @pytest.mark.parametrize("name", every.FUNCTIONS)
 def test_functions_take_an_empty_batch(name):
     function, axes = every.FUNCTIONS[name]
-    one, none = (function(every.function_input(axes, batch)) for batch in (1, 0))
+    one, none = jax.eval_shape(function, every.function_input(axes, 1)), function(every.function_input(axes, 0))
     assert (none.shape, none.dtype) == ((0, *one.shape[1:]), one.dtype)
     if "dropout" not in name and "vectors" not in name and axes > 3:
         assert float(fc.equivariance_error(function, every.function_input(axes, 0))) == 0.0
         fc.assert_equivariant(function, every.function_input(axes, 0))
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", every.LAYERS)
 def test_layers_take_an_empty_batch_and_its_gradient_is_zero(name):
-    layer = every.layers()[name]
+    layer = every.LAYERS[name]()
     layer.eval()
-    one, none = (layer(every.layer_input(layer, batch)) for batch in (1, 0))
+
+    @nnx.jit
+    def output_and_gradients(layer, x):
+        return layer(x), nnx.grad(lambda layer, x: jnp.sum(layer(x)))(layer, x)
+
+    one = nnx.eval_shape(lambda layer, x: layer(x), layer, every.layer_input(layer, 1))
+    none, gradients = output_and_gradients(layer, every.layer_input(layer, 0))
     assert none.shape == (0, *one.shape[1:])
-    gradients = nnx.grad(lambda layer, x: jnp.sum(layer(x)))(layer, every.layer_input(layer, 0))
     for leaf in jax.tree.leaves(gradients):
         np.testing.assert_array_equal(leaf, jnp.zeros_like(leaf))
 
@@ -68,32 +75,44 @@ def test_models_take_an_empty_batch(name):
     state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype) if leaf.dtype.kind in "fi" else leaf, state)
     model = nnx.merge(graph, state)
     model.eval()
-    assert model(jnp.zeros((0, 28, 28, 1))).shape == (0, 10)
+    assert nnx.jit(lambda model, x: model(x))(model, jnp.zeros((0, 28, 28, 1))).shape == (0, 10)
 
 
 @pytest.mark.parametrize("flag", ["jax_numpy_rank_promotion", "jax_numpy_dtype_promotion"])
-@pytest.mark.parametrize("name", [*every.FUNCTIONS, *LAYERS])
+@pytest.mark.parametrize("name", [*every.FUNCTIONS, *every.LAYERS])
 def test_nothing_is_promoted_by_rank_or_type(name, flag, flags):
+    """Promotion is refused where a program is traced: nothing need be computed."""
     flags(**{flag: "raise" if "rank" in flag else "strict"})
     if name in every.FUNCTIONS:
         function, axes = every.FUNCTIONS[name]
         x = every.function_input(axes, 2)
-        jax.grad(lambda x: jnp.sum(function(x) ** 2))(x)
+        jax.eval_shape(jax.grad(lambda x: jnp.sum(function(x) ** 2)), x)
         if axes > 3 and name not in ("dropout", "rotate_vectors_30"):
-            fc.equivariance_error(function, x, margin=10)
+            jax.eval_shape(lambda x: fc.equivariance_error(function, x, margin=10), x)
     else:
-        layer = every.layers()[name]
+        layer = every.LAYERS[name]()
         x = every.layer_input(layer, 2)
-        nnx.grad(lambda layer, x: jnp.sum(layer(x) ** 2), argnums=(0, 1))(layer, x)
+        nnx.eval_shape(nnx.grad(lambda layer, x: jnp.sum(layer(x) ** 2), argnums=(0, 1)), layer, x)
+
+
+@pytest.mark.parametrize("flag", ["jax_numpy_rank_promotion", "jax_numpy_dtype_promotion"])
+def test_what_is_promoted_is_found_by_tracing(flag, flags):
+    """Negative control."""
+    other = jnp.ones(2) if "rank" in flag else jnp.ones((2, 2), jnp.int32)
+    jax.eval_shape(lambda x: x + other, jnp.ones((2, 2)))
+    flags(**{flag: "raise" if "rank" in flag else "strict"})
+    with pytest.raises((ValueError, jax.dtypes.TypePromotionError)):
+        jax.eval_shape(lambda x: x + other, jnp.ones((2, 2)))
 
 
 @pytest.mark.parametrize("flag", ["jax_numpy_rank_promotion", "jax_numpy_dtype_promotion"])
 @pytest.mark.parametrize("name", ["lenet_fconv", "fconv_mnist_simple", "lenet_fconv_invariant"])
 def test_models_promote_nothing(name, flag, flags):
     flags(**{flag: "raise" if "rank" in flag else "strict"})
-    model = nnx.jit(lambda: fc.models.create(name, rngs=nnx.Rngs(0)))()
+    model = nnx.eval_shape(lambda: fc.models.create(name, rngs=nnx.Rngs(0)))
     model.train()
-    nnx.jit(nnx.grad(lambda model: jnp.sum(model(noise(2, 28, 28, 1), rngs=jax.random.key(0)) ** 2)))(model)
+    x, key = noise(2, 28, 28, 1), jax.random.key(0)
+    nnx.eval_shape(nnx.grad(lambda model, x, key: jnp.sum(model(x, rngs=key) ** 2)), model, x, key)
 
 
 @pytest.mark.parametrize("whole", WHOLE)
@@ -142,11 +161,11 @@ def test_what_is_no_whole_number_is_refused(wrong):
             call()
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", every.LAYERS)
 @pytest.mark.parametrize("inputs", ["bfloat16", "float16", "float32", "uint8"])
 @pytest.mark.parametrize("params", ["bfloat16", "float16", "float32"])
 def test_types_are_promoted_as_by_flax(name, inputs, params):
-    layer = every.layers(param_dtype=params)[name]
+    layer = every.LAYERS[name](param_dtype=params)
     x = every.layer_input(layer, 2).astype(inputs)
     conv = nnx.Conv(x.shape[-1], 3, (3, 3), param_dtype=jnp.dtype(params), rngs=nnx.Rngs(0))
     y = layer(x)
@@ -218,6 +237,8 @@ def test_layers_are_the_same_made_at_once_and_under_jit(flag, flags):
     makers = [lambda cls=cls: make(cls, 3, 5, 5, 8, init="report") for cls in EVERY]
     makers.append(lambda: fc.LiftingFConv(40, _SHORT // 40, 3, rngs=nnx.Rngs(0)))  # above the short row
     makers.append(lambda: fc.models.create("lenet", rngs=nnx.Rngs(3)))
-    for maker in makers:
-        at_once, compiled = nnx.state(maker(), nnx.Param), nnx.state(nnx.jit(maker)(), nnx.Param)
-        chex.assert_trees_all_close(at_once, compiled, rtol=1e-6, atol=1e-8)
+
+    def parameters():
+        return [nnx.to_pure_dict(nnx.state(maker(), nnx.Param)) for maker in makers]
+
+    chex.assert_trees_all_close(parameters(), jax.jit(parameters)(), rtol=1e-6, atol=1e-8)

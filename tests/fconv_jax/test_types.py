@@ -11,6 +11,8 @@ from fconv_jax._precision import norm, relative_error
 from tests.fconv_jax import every
 from tests.fconv_jax.arrays import assert_close
 
+pytestmark = pytest.mark.unoptimized  # a type against another in the same program, or an error far from its bar
+
 TYPES = ["bool", "uint8", "int8", "int16", "uint16", "int32", "uint32", "float16", "bfloat16", "float32"]
 # Rounding of the type, in which a floating-point result is given back.
 ROUNDING = {"float16": 2.0**-9, "bfloat16": 2.0**-6}
@@ -25,8 +27,18 @@ def pixels(dtype, *shape, seed=0):
     return jnp.asarray(random.randint(max(low, -30000), min(high, 30000) + 1, shape), dtype)
 
 
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("name", [name for name in every.FUNCTIONS if name not in ("dropout", "disk")])
+# Each function in each type; pools of images, which are those of fields, in two types but before a release.
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        pytest.param(
+            name, dtype, marks=[pytest.mark.long] * (name.endswith("_4") and dtype not in ("uint8", "bfloat16"))
+        )
+        for name in every.FUNCTIONS
+        if name not in ("dropout", "disk")
+        for dtype in TYPES
+    ],
+)
 def test_every_type_gives_what_float32_gives(name, dtype):
     function, axes = every.FUNCTIONS[name]
     x = pixels(dtype, 2, *every.SHAPES[axes])
@@ -126,10 +138,10 @@ class Two(nnx.Module):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_an_audit_sees_through_half_precision(dtype):
     images = jnp.asarray(np.random.RandomState(0).uniform(0, 30, (2, 9, 9, 1)), dtype)
-    report = fc.audit(Two("plain", dtype), (9, 9, 1), images=images)
+    report = fc.audit(Two("plain", dtype), (9, 9, 1), images=images, angles=())
     assert [stage.name for stage in report.breaking] == ["first", "second"]
     assert "a plain convolution" in report.first_break.reason
-    kept = fc.audit(Two("fconv", dtype), (9, 9, 1), images=images)
+    kept = fc.audit(Two("fconv", dtype), (9, 9, 1), images=images, angles=())
     assert kept.first_break is None, str(kept)
     assert "quarter turns are exact" in str(kept)
 
@@ -137,7 +149,8 @@ def test_an_audit_sees_through_half_precision(dtype):
 def test_an_audit_is_not_blinded_by_norms_above_the_largest_float16():
     """Of 28 x 28 x 12 outputs about 5, the squares' sum is infinite, that of the differences is not."""
     options = {"param_dtype": jnp.float16, "bias_init": nnx.initializers.constant(5.0), "rngs": nnx.Rngs(0)}
-    report = fc.audit(nnx.Conv(1, 12, (3, 3), **options), (28, 28, 1), images=jnp.ones((2, 28, 28, 1), jnp.float16))
+    images = jnp.ones((2, 28, 28, 1), jnp.float16)
+    report = fc.audit(nnx.Conv(1, 12, (3, 3), **options), (28, 28, 1), images=images, angles=())
     assert report.stages[0].own_error == pytest.approx(0.28, abs=0.05)
     assert "a plain convolution" in report.first_break.reason
 
@@ -149,11 +162,13 @@ def test_a_stride_that_fits_is_never_a_reason(strides):
             return super().__call__(x).at[:, 0].set(1.0)
 
     layer = Broken(1, 2, 3, strides=strides, padding="VALID", rngs=nnx.Rngs(0))
-    assert fc.audit(layer, (9, 9, 1)).first_break.reason == "it does not commute with quarter turns (scatter)"
+    assert (
+        fc.audit(layer, (9, 9, 1), angles=()).first_break.reason == "it does not commute with quarter turns (scatter)"
+    )
     if strides == 2:
         with pytest.warns(fc.EquivarianceWarning, match="a kernel of 4 with padding 1"):
             layer(jnp.ones((1, 10, 10, 1)))
-        assert "its stride of 2 does not fit" in fc.audit(layer, (10, 10, 1)).first_break.reason
+        assert "its stride of 2 does not fit" in fc.audit(layer, (10, 10, 1), angles=()).first_break.reason
 
 
 def test_a_disk_fades_whole_numbers_as_it_does_others():
