@@ -69,7 +69,9 @@ def _conv(layer, x):
         raise NotPlainError(f"nnx.Conv over {x.shape} has no plain form yet")
     if layer.mask is not None or pair(layer.input_dilation) != (1, 1):
         raise NotPlainError("nnx.Conv with a mask or input_dilation has no plain form yet")
-    padding = layer.padding if isinstance(layer.padding, str) else [list(pair) for pair in _pairs(layer.padding)]
+    padding = layer.padding.upper() if isinstance(layer.padding, str) else [list(p) for p in _pairs(layer.padding)]
+    if padding == "SAME_LOWER" or (isinstance(padding, list) and min(map(min, padding)) < 0):
+        raise NotPlainError(f"nnx.Conv with padding {layer.padding} has no plain form yet")
     spec = _conv_arguments(
         layer.kernel[...], strides=list(pair(layer.strides)), padding=padding, use_bias=layer.bias is not None,
         kernel_dilation=list(pair(layer.kernel_dilation)), feature_group_count=layer.feature_group_count,
@@ -106,7 +108,7 @@ def _batch_norm(layer, x):
 
 
 def _layer_norm(layer, x):
-    axes = sorted(axis % len(x.shape) for axis in np.atleast_1d(layer.reduction_axes))
+    axes = sorted(int(axis) % len(x.shape) for axis in np.atleast_1d(layer.reduction_axes))
     whole = [len(x.shape) - 2, len(x.shape) - 1] if x.order > 1 else [len(x.shape) - 1]
     if axes != whole or np.atleast_1d(layer.feature_axes).tolist() not in ([-1], [len(x.shape) - 1]):
         raise NotPlainError(f"nnx.LayerNorm over the axes {axes} of {x.shape} has no plain form yet")

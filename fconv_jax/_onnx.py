@@ -83,6 +83,8 @@ class _Graph:
     def _weight(self, array, half=True):
         name, array = f"w{len(self.weights)}", np.ascontiguousarray(array)
         if self.float16 and half and array.dtype == np.float32 and array.size > 64:
+            if np.abs(array).max() > np.finfo(np.float16).max:
+                raise ValueError(f"float16: a weight of {np.abs(array).max():g} is more than 65504, its largest number")
             self.weights.append(numpy_helper.from_array(array.astype(np.float16), name))
             return self._node("Cast", [name], to=TensorProto.FLOAT)
         self.weights.append(numpy_helper.from_array(array, name))

@@ -85,7 +85,7 @@ def to_onnx(
       float16: stores the weights in half of the bytes; they are widened when the file is loaded (error about 1e-3).
 
     Raises:
-      ValueError: what `to_plain` refuses, or a path that cannot be written.
+      ValueError: what `to_plain` refuses, a path that cannot be written, or a weight that float16 cannot hold.
       ImportError: without onnx (`pip install "fconv_jax[onnx]"`).
     """
     try:
@@ -95,7 +95,7 @@ def to_onnx(
     shape, _ = _input_shape(model, input_shape)
     contents = _onnx.encoded(to_plain(model, input_shape), shape, dict(metadata or {}), float16)
     try:
-        pathlib.Path(path).write_bytes(contents)
+        _write(pathlib.Path(path), contents)
     except OSError as error:
         raise ValueError(f"path (={path}) cannot be written: {error.strerror}") from error
 
@@ -129,6 +129,19 @@ def to_stablehlo(
             jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
         )
     return bytes(exported.serialize())
+
+
+def _write(path, contents):
+    """Writes a file whole or not at all; what is not a plain file, such as /dev/stdout, in place."""
+    if path.exists() and not (path.is_file() and not path.is_symlink()):
+        path.write_bytes(contents)
+        return
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(contents)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

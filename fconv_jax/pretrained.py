@@ -162,7 +162,8 @@ class _Folder:
             if not path.is_file():
                 raise ValueError(f"{path} is not a file")
             with path.open("rb") as file:
-                data = file.read(most + 1)
+                size = os.fstat(file.fileno()).st_size
+                data = file.read(min(size, most) + 1)  # Python takes the memory first
         except FileNotFoundError as error:
             raise ValueError(f"{path} is missing: not a folder of save_pretrained, or not all of it") from error
         except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself, before Python 3.13
@@ -222,7 +223,7 @@ def _structure(config, where):
     _check_config(config, where)
     try:
         model = nnx.eval_shape(lambda: models.create(config["model"], **config["options"], rngs=nnx.Rngs(0)))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, MemoryError) as error:  # the last two: options of absurd sizes
         raise ValueError(f"{where}: {_line(error)}") from error
     graph, state, others = nnx.split(model, (nnx.Param, nnx.BatchStat), ...)
     if nnx.to_flat_state(others):

@@ -39,9 +39,12 @@ def of_weights(folder_or_name: str) -> Networks:
         config, model = pretrained.read_config(folder_or_name), pretrained.from_pretrained(folder_or_name)
     except ValueError as error:
         raise InputError(f"--weights: {error}") from error
-    if config.get("preprocessing", {}).get("kind") != "digit":
+    preprocessing, classes = config.get("preprocessing"), config.get("classes")
+    if not isinstance(preprocessing, dict) or preprocessing.get("kind") != "digit":
         raise InputError(f"--weights: {folder_or_name} does not say that it takes digits")
-    return Networks({None: model}, config["classes"])
+    if not isinstance(classes, list) or len({name for name in classes if isinstance(name, str)}) != len(classes):
+        raise InputError(f"--weights: {folder_or_name} does not name its classes")
+    return Networks({None: model}, classes)
 
 
 def of_run(evaluator) -> Networks:
@@ -115,7 +118,12 @@ def _answers(images, networks):
     if not images:
         return []
     stacked = np.stack(images)[..., None]
-    probabilities = np.stack([_probabilities(model, stacked) for model in networks.models.values()])
+    try:
+        probabilities = np.stack([_probabilities(model, stacked) for model in networks.models.values()])
+    except ValueError as error:
+        raise InputError(f"--weights: {error}") from error
+    if probabilities.shape[2:] != (len(networks.classes),):
+        raise InputError(f"--weights: {probabilities.shape[2:]} outputs for {len(networks.classes)} classes")
     return [_answer(image, probabilities[:, i], networks) for i, image in enumerate(images)]
 
 

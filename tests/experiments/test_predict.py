@@ -147,11 +147,17 @@ def test_all_seeds_of_a_run_answer_and_each_as_its_export(finished, sevens, tmp_
 def test_bad_input(sevens, tmp_path, capfd, monkeypatch):
     fashion = tmp_path / "fashion"
     fconv_jax.save_pretrained(MODEL, fashion, config={"model": "lenet_fconv_invariant"}, card="")
+    digit = {"model": "lenet_fconv_invariant", "preprocessing": {"kind": "digit"}}
+    for name, more in {"unnamed": {}, "few": {"classes": ["0", "1"]}, "text": {"preprocessing": "digit"}}.items():
+        fconv_jax.save_pretrained(MODEL, tmp_path / name, config=digit | more, card="")
     for arguments, says in [
         ((), "IMAGE"),
         ((sevens[0], "--weights", "no_such_name"), "must be a folder of save_pretrained"),
         ((sevens[0], "--weights", fashion), "does not say that it takes digits"),
         ((sevens[0], "--weights", tmp_path), "is missing"),
+        ((sevens[0], "--weights", tmp_path / "unnamed"), "does not name its classes"),
+        ((sevens[0], "--weights", tmp_path / "few"), "(10,) outputs for 2 classes"),
+        ((sevens[0], "--weights", tmp_path / "text"), "does not say that it takes digits"),
     ]:
         helpers.assert_refused(capfd, tmp_path, call, *arguments, says=says)
 

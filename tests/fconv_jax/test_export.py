@@ -225,6 +225,22 @@ def test_a_plain_network_is_loaded_without_this_package(tmp_path):
     assert error(np.load(tmp_path / "logits.npy"), call(model, images)) < TOLERANCE
 
 
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "model.onnx"
+    fc.export.to_onnx(padded("same"), path, (8, 8, 1))
+    before, write = path.read_bytes(), pathlib.Path.write_bytes
+
+    def full(self, data):
+        write(self, data[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    with pytest.raises(ValueError, match="cannot be written: No space"):
+        fc.export.to_onnx(padded("same", 2.0), path, (8, 8, 1))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_an_onnx_file_says_what_it_is(tmp_path):
     fc.export.to_onnx(made("lenet_fconv"), tmp_path / "a.onnx", metadata={"classes": "0 1 2"})
     fc.export.to_onnx(made("lenet_fconv"), tmp_path / "b.onnx", metadata={"classes": "0 1 2"})
@@ -397,6 +413,11 @@ class OfTheBatch(nnx.Module):
         return self.norm(x, use_running_average=False)
 
 
+def padded(padding, scale=1.0):
+    init = nnx.initializers.constant(scale)
+    return nnx.Conv(1, 8, (3, 3), padding=padding, kernel_init=init, rngs=nnx.Rngs(0))
+
+
 def masked():
     return nnx.Conv(1, 2, (3, 3), mask=jnp.ones((3, 3, 1, 2)).at[0].set(0), rngs=nnx.Rngs(0))
 
@@ -416,6 +437,8 @@ def masked():
         (lambda: fc.export.to_plain(Does(lambda x: x if x.min() > 0 else -x), (8, 8, 1)), "looks at the images"),
         (lambda: fc.export.to_stablehlo(Does(lambda x: x if x.shape[0] > 1 else -x), (8, 8, 1)), "at the batch's size"),
         (lambda: fc.export.to_plain(Does(lambda x: x.mean(axis=0)), (8, 8, 1)), "arithmetic with the batch's size"),
+        (lambda: fc.export.to_plain(padded(((-1, 0), (0, 0))), (8, 8, 1)), r"padding \(\(-1, 0\), \(0, 0\)\) has no"),
+        (lambda: fc.export.to_onnx(padded("same", 1e6), "none.onnx", (8, 8, 1), float16=True), "is more than 65504"),
         (lambda: fc.export.to_plain(masked(), (8, 8, 1)), "with a mask or input_dilation has no plain form"),
         (lambda: fc.export.to_plain(nnx.BatchNorm(8, axis=1, rngs=nnx.Rngs(0)), (8, 8, 2)), "along axis 1"),
         (lambda: fc.export.to_plain(made("lenet"), (32, 32, 1)), r"\(32, 32, 1\)\) must be \(28, 28, 1\)"),

@@ -212,6 +212,7 @@ BROKEN_CONFIGS = [
     (with_config(model="lenet"), "'conv.bias' is missing"),
     (with_config(options=None), "'options' must be there, of type dict"),
     (with_config(options={"num_classes": 11}), "has shape and type"),
+    (with_config(options={"num_classes": 10**12}), "has shape and type"),  # and no memory for as many is asked for
     (with_config(options={"num_classes": -1}), "num_classes"),
     (with_config(options={"num_classes": "ten"}), "num_classes"),
     (with_config(options={"rngs": 0}), "rngs"),
