@@ -76,7 +76,7 @@ def page(command: str, name: str, found: np.ndarray, labels: np.ndarray) -> str:
     lines = [
         "# Where the invariant network is wrong",
         "",
-        f"`{command}`: the packaged network `{name}`, {len(labels):,} test digits every 15 degrees ({len(ANGLES)} angles).",
+        f"`{command}`: the packaged network `{name}`, {len(labels):,} test digits, each at {len(ANGLES)} angles.",
         "",
         f"- Wrong at a given angle: {by_angle.mean():.2%} of the digits (upright {by_angle[ANGLES.index(0)]:.2%}, "
         f"worst angle {by_angle.max():.2%}).",
