@@ -158,6 +158,7 @@ def _one_program():
 def _evaluated(model):
     if not isinstance(model, nnx.Module):
         raise ValueError(f"model of type {type(model).__name__} must be an nnx.Module")
+    model = nnx.with_vars(model, hijax=False, ref=False, allow_duplicates=True)  # programs with those cannot be exported
     return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
 
 

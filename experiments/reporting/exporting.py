@@ -134,6 +134,8 @@ def _new(output):
     """A path to write to, which becomes `output`, where nothing is yet."""
     if output.exists():
         raise InputError(f"{output} exists: remove it, or name another")
+    if not output.parent.is_dir():
+        raise InputError(f"{output} cannot be written: {output.parent} is not a folder")
     try:
         with replaced(output) as path:
             yield path

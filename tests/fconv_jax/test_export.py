@@ -191,6 +191,15 @@ def test_every_option_of_a_layer_is_exported(options, tmp_path):
     assert error(run(tmp_path / "layer.onnx", images), call(model, images)) < ONNX_TOLERANCE
 
 
+def test_variables_of_other_kinds_are_exported():
+    with nnx.var_defaults(hijax=True):
+        model = fc.LiftingFConv(1, 2, 3, 4, rngs=nnx.Rngs(0))
+    images = noise(2, 8, 8, 1)
+    assert error(fc.export.to_plain(model, (8, 8, 1))(images), model(images)) < TOLERANCE
+    exported = jax.export.deserialize(bytearray(fc.export.to_stablehlo(model, (8, 8, 1), ["cpu"])))
+    assert error(exported.call(images), model(images)) < TOLERANCE
+
+
 def test_a_plain_network_trains_and_is_a_copy():
     model = made("lenet_fconv")
     plain, images = fc.export.to_plain(model), images_for(model)
