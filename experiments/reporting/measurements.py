@@ -1,5 +1,6 @@
 """Measured equivariance errors, and the figures of what equivariance looks like."""
 
+import functools
 import math
 from argparse import Namespace
 
@@ -99,6 +100,11 @@ def invariance_errors(
     return by_rotations, [_invariance_error(images, k, 8, init, smooth, few) for k in KERNELS]
 
 
+@nnx.jit
+def _invariant(layer, x):  # the layer is an argument: three of the same sizes are one program
+    return fconv_jax.max_over_group(nnx.relu(layer(x)))
+
+
 def _invariance_error(images, kernel_size, num_rotations, init, smooth, few=False):
     basis = fconv_jax.Fourier("few" if few else "all", smooth=smooth, mask="fading" if few else "adaptive")
     errors = []
@@ -106,7 +112,7 @@ def _invariance_error(images, kernel_size, num_rotations, init, smooth, few=Fals
         layer = fconv_jax.LiftingFConv(
             1, 4, kernel_size, num_rotations, basis=basis, **fconv_init(init), rngs=nnx.Rngs(seed)
         )
-        function = jax.jit(lambda x, layer=layer: fconv_jax.max_over_group(nnx.relu(layer(x))))
+        function = functools.partial(_invariant, layer)
         errors += [float(fconv_jax.equivariance_error(function, images, angle, margin=5.0)) for angle in FREE_ANGLES]
     return float(np.mean(errors))
 
