@@ -6,6 +6,8 @@ import pytest
 from experiments import audit, data
 from tests.experiments import helpers
 
+pytestmark = pytest.mark.unoptimized  # what breaks does so by far; the time goes into compiling
+
 
 @pytest.fixture
 def digits(monkeypatch):
@@ -13,6 +15,7 @@ def digits(monkeypatch):
     monkeypatch.setattr(data, "load", helpers.load)
 
 
+@pytest.mark.slow
 def test_a_network_by_name(digits, tmp_path, capfd):
     out = tmp_path / "out"
     assert helpers.call(audit.main, "--model", "lenet_fconv", "--init", "he", "--output", out) == 0
@@ -26,6 +29,7 @@ def test_a_network_by_name(digits, tmp_path, capfd):
     assert (out / "audit.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_a_finished_run(digits, finished, tmp_path, capfd):
     finished_run = shutil.copytree(finished, tmp_path / "run")
     assert helpers.call(audit.main, finished_run) == 0

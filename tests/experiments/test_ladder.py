@@ -25,7 +25,7 @@ def few_rungs(synthetic):
     settings.MODELS.update(rows)
 
 
-@pytest.mark.slow
+@pytest.mark.long  # twelve trainings; they are a sweep's, which has tests of its own, and so has the page
 def test_the_command_trains_writes_the_page_and_keeps_what_there_is(few_rungs, tmp_path, capfd):
     argv = ("--model", "lenet_fconv", "--seeds", "0,1", "--epochs", "5", "--output", tmp_path)
     assert helpers.call(ladder.main, *argv) == 0

@@ -177,6 +177,7 @@ def test_a_locked_folder_is_refused(synthetic, finished, tmp_path, capsys):
     assert helpers.tree(folder) == before
 
 
+@pytest.mark.slow
 def test_overwrite_starts_anew(synthetic, finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)

@@ -27,10 +27,16 @@ def test_bad_arguments(arguments, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """Where the digits are prepared once for all these sweeps."""
+    return tmp_path_factory.mktemp("data")
+
+
 @pytest.mark.slow
-def test_a_pair_gives_what_single_runs_give_and_is_not_trained_again(tmp_path, capfd):
+def test_a_pair_gives_what_single_runs_give_and_is_not_trained_again(prepared, tmp_path, capfd):
     options = ["--dataset", "mnist_5k", "--epochs", "2", "--num-seeds", "1", "--batch-size", "1000"]
-    options += ["--data-dir", str(tmp_path / "data")]
+    options += ["--data-dir", str(prepared)]
     pair = ["--settings", "1,3", "--models", "lenet", *options, "--output", str(tmp_path / "sweep")]
     assert sweep.main(pair) == 0
     alone = ["--setting", "3", "--model", "lenet", *options, "--output", str(tmp_path / "alone")]
@@ -51,10 +57,10 @@ def test_a_pair_gives_what_single_runs_give_and_is_not_trained_again(tmp_path, c
 
 
 @pytest.fixture
-def swept(tmp_path):
+def swept(prepared, tmp_path):
     """Runs a sweep of lenet in a process of its own; cells of two epochs of four steps."""
     options = ["--dataset", "mnist_5k", "--epochs", "2", "--num-seeds", "1", "--batch-size", "1000"]
-    options += ["--data-dir", str(tmp_path / "data"), "--output", str(tmp_path / "out"), "--models", "lenet"]
+    options += ["--data-dir", str(prepared), "--output", str(tmp_path / "out"), "--models", "lenet"]
 
     def start(*more):
         command = [sys.executable, "-m", "experiments.sweep", *options, *more]
@@ -69,11 +75,11 @@ def test_failed_trainings_are_named_at_the_end_and_the_others_done(swept):
     damaged = folder / "setting1_lenet_mnist_5k"
     damaged.mkdir(parents=True)
     (damaged / "config.json").write_text("{")
-    process = start("--settings", "1,2")
+    process = start("--settings", "1", "--models", "lenet,lenet_classic", "--epochs", "1")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert "training 2 of 2: lenet, setting 2" in out
-    assert (folder / "setting2_lenet_mnist_5k/results.json").exists()
+    assert "training 2 of 2: lenet_classic, setting 1" in out
+    assert (folder / "setting1_lenet_classic_mnist_5k/results.json").exists()
     last = err.strip().splitlines()[-2:]
     assert "failed: lenet, setting 1: " in last[0]
     assert "config.json is damaged" in last[0]
@@ -94,7 +100,9 @@ def test_a_cell_that_another_process_works_on_is_left_to_it(swept):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])  # and SIGTERM at the end
+@pytest.mark.parametrize(  # and SIGTERM at the end
+    "number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.long)]
+)
 def test_a_stopped_sweep_is_continued_by_the_same_command(swept, number):
     start, folder = swept
     more = ("--settings", "1,3", "--epochs", "2000")
@@ -123,6 +131,7 @@ def wait_for(process, condition):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_pair_of_which_one_was_started_alone(synthetic, tmp_path, monkeypatch):
     """A save for settings 1 and 3 serves 1 alone; a save for 1 alone makes the sweep train them one by one."""
     options = ["--models", "lenet", "--settings", "1,3", *helpers.QUICK[4:], "--output", str(tmp_path)]

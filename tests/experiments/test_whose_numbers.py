@@ -171,6 +171,7 @@ def test_angles_of_other_data_are_drawn_nowhere(run, tmp_path, monkeypatch, capf
     refused(capfd, tmp_path, report.main, run, "--output", tmp_path / "out", says="was not made from this run")
 
 
+@pytest.mark.slow
 def test_what_a_run_made_anew_does_not_have_leaves_the_results(run, others, tmp_path):
     out = tmp_path / "out"
     assert helpers.evaluate(run, "--angles") == 0

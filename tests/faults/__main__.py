@@ -71,7 +71,7 @@ def _checks(lab, options):
     if operations.COMPILER:
         checks |= {
             "saves": lambda: operations.fail_saves(lab, sparse),
-            "runs": lambda: operations.fail_runs(lab, 2 * sparse if short else 1),
+            "runs": lambda: operations.fail_runs(lab, 4 * sparse if short else 1),
             "preparations": lambda: operations.fail_preparations(lab, 12 if short else 1),
         }
     return checks

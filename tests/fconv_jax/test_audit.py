@@ -113,6 +113,7 @@ def test_lenet_fconv_breaks_at_the_flatten(init):
     assert str(report).splitlines()[-1].startswith("flatten breaks quarter turns")
 
 
+@pytest.mark.slow
 def test_a_network_without_stages_is_audited_call_by_call():
     model = Net(lambda x: fc.spatial_mean_pool(x, 3))
     report = audit(model, images=IMAGES, angles=(30.0, 45.0))
@@ -170,6 +171,7 @@ def test_what_a_network_does_between_its_layers_is_named_too(last, found):
     assert named(audit(nnx.Sequential(lifting(), nnx.relu, fc.max_over_group, *last), images=IMAGES)) == found
 
 
+@pytest.mark.slow
 def test_errors_are_those_of_equivariance_error():
     model, images = create("lenet_fconv", init="he"), jax.random.uniform(jax.random.key(1), (3, *SHAPE))
     report = audit(model, images=images, angles=(45.0, 30.0), margin=5.0)

@@ -11,6 +11,8 @@ from tests import goldens
 from tests.fconv_jax import oracle
 from tests.fconv_jax.arrays import assert_close, noise
 
+pytestmark = pytest.mark.unoptimized  # the operations are compared, to tolerances of their sums; it takes half the time
+
 # The stored float32 numbers differ from exact arithmetic by about 1e-6 of the largest: `assert_close`'s default is ten
 # times that.
 RESIDUAL_NAMES = {"conv1": "body.0", "norm1": "body.1.BN", "conv2": "body.3", "norm2": "body.4.BN"}

@@ -8,6 +8,8 @@ from flax import nnx
 import fconv_jax as fc
 from tests.fconv_jax.arrays import assert_close, noise
 
+pytestmark = pytest.mark.unoptimized  # programs are compared with each other; what takes the time here is to compile
+
 D4 = fc.Group(4, reflections=True)
 MAKERS = {
     "nnx.Conv": (lambda **o: nnx.Conv(2, 2, (3, 3), rngs=nnx.Rngs(0), **o), (2, 6, 6, 2)),

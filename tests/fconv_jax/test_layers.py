@@ -26,6 +26,8 @@ from tests.fconv_jax.layer_cases import (
     noise_for,
 )
 
+pytestmark = pytest.mark.unoptimized  # the operations are compared, to tolerances of their sums; it takes half the time
+
 # Outputs and gradients of the reference, float32 on a CPU (golden README: rtol 1e-4, atol 1e-5 times the largest).
 GOLDEN_RTOL, GOLDEN_ATOL = 1e-4, 1e-5
 # bfloat16 keeps 8 bits; input, kernel and output are each rounded to it once, the sums are at least that exact.

@@ -22,6 +22,8 @@ from tests.fconv_jax.layer_cases import (
     reference_options,
 )
 
+pytestmark = pytest.mark.unoptimized  # exact whatever the order of sums, or wrong by far
+
 # A rotation by 90 degrees only permutes pixels and rotations: what is left is the order of float32 sums, relative to
 # the largest output (the figure).
 QUARTER_TOLERANCE = 1e-5

@@ -84,6 +84,7 @@ OF_GROUPS = {
         for group in OF_GROUPS
     ],
 )
+@pytest.mark.slow
 def test_quarter_turns_and_mirrors_are_exact_before_and_after_training(case, group):
     model = create(case, group=group)
     model.eval()
@@ -103,6 +104,7 @@ def test_a_twin_leaves_out_what_a_plain_convolution_has_not(name):
 
 
 @pytest.mark.parametrize("name", ["resnet18_fconv", "unet_fconv", "edsr_fconv"])
+@pytest.mark.slow
 def test_the_plain_twin_has_as_many_parameters_and_no_law(name):
     options = SMALL[name] | {"in_features": 2, "num_classes": 3, "group": 8}
     twin, ours = models.plain_twin(name, rngs=nnx.Rngs(0), **options), create(name, group=8)

@@ -9,6 +9,8 @@ from flax import nnx
 import fconv_jax
 from tests.fconv_jax.models.test_init import create, images, sizes_of_stages
 
+pytestmark = pytest.mark.unoptimized  # exact whatever the order of sums, or wrong by far
+
 # name: (features of each layer, rotations, number of field dropouts, rate in the head)
 NETWORKS = {"fconv_mnist_simple": ((10,) * 6, 8, 0, 0.2), "fconv_mnist": ((16, 16, 32, 32, 32, 64, 96), 12, 6, 0.7)}
 
@@ -58,6 +60,7 @@ def test_he_weights_differ():
     assert not np.allclose(he.conv2.coefficients[...], published.conv2.coefficients[...])
 
 
+@pytest.mark.slow
 def test_training_needs_rngs_and_updates_the_statistics():
     model, x = create("fconv_mnist_simple"), images(4)
     with pytest.raises(ValueError, match="needs rngs"):

@@ -11,6 +11,8 @@ from fconv_jax.models.stages import Dropout, StagedModel, flatten, means_over_sp
 from tests.fconv_jax.arrays import assert_close
 from tests.fconv_jax.models.test_init import images
 
+pytestmark = pytest.mark.unoptimized  # programs are compared with each other; what takes the time here is to compile
+
 
 class Small(StagedModel):
     """A network with both kinds of dropout, small enough to draw many times."""
