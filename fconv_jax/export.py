@@ -158,13 +158,15 @@ def _one_program():
 def _evaluated(model):
     if not isinstance(model, nnx.Module):
         raise ValueError(f"model of type {type(model).__name__} must be an nnx.Module")
-    model = nnx.with_vars(model, hijax=False, ref=False, allow_duplicates=True)  # programs with those cannot be exported
+    model = nnx.with_vars(model, hijax=False, ref=False, allow_duplicates=True)  # programs hold arrays
     return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
 
 
 def _input_shape(model, given) -> tuple[tuple[int, int, int], bool]:
     """(height, width, channel), and whether the network is for images of any size."""
     known = getattr(model, "input_shape", None)
+    if not _is_shape(known):
+        known = None  # an attribute with another meaning
     if given is None and known is None:
         raise ValueError("input_shape (=None) must be (height, width, channel): the network does not say it")
     any_size = known is None or known[0] is None
@@ -179,3 +181,9 @@ def _input_shape(model, given) -> tuple[tuple[int, int, int], bool]:
     if known is not None and any(want not in (None, have) for want, have in zip(known, shape, strict=True)):
         raise ValueError(f"input_shape (={shape}) must be {tuple(known)}, as the network says")
     return shape, any_size
+
+
+def _is_shape(sizes):
+    """Whether an attribute can be (height, width, channel), `None` for any."""
+    of_three = isinstance(sizes, list | tuple) and len(sizes) == 3
+    return of_three and all(size is None or isinstance(size, int) for size in sizes)

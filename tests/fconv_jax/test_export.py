@@ -110,6 +110,7 @@ class Sized(nnx.Module):
 
     def __init__(self, number):
         self.number = number
+        self.input_shape = "small"  # not of this library
 
     def __call__(self, x):
         return x.sum(axis=(1, 2)) / self.number(x)
