@@ -18,6 +18,7 @@ PAGES = {
     "examples/README.md": "project/examples.md",
     "results/against-pytorch-accuracy.md": "project/against-pytorch-accuracy.md",
     "results/benchmarks.md": "project/benchmarks.md",
+    "results/errors.md": "project/errors.md",
     "results/faults.md": "project/faults.md",
     "results/invariant.md": "project/invariant.md",
     "results/invariant-choices.md": "project/invariant-choices.md",
