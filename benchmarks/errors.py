@@ -82,8 +82,8 @@ def page(command: str, name: str, found: np.ndarray, labels: np.ndarray) -> str:
         f"worst angle {by_angle.max():.2%}).",
         f"- {always} digits are wrong at every angle: rotation is not the cause. They make "
         f"{always * len(ANGLES) / wrong.sum():.0%} of all errors.",
-        f"- Of the {int((~upright).sum()):,} digits that are right when upright, {int(np.sum(new.any(0)))} are wrong at "
-        f"some other angle, on average at {new.sum(0)[new.any(0)].mean():.1f} of {len(ANGLES)}.",
+        f"- Of the {int((~upright).sum()):,} digits that are right when upright, {int(np.sum(new.any(0)))} are wrong "
+        f"at some other angle, on average at {new.sum(0)[new.any(0)].mean():.1f} of {len(ANGLES)}.",
         "",
         "Pairs of digits, in either direction:",
         "",

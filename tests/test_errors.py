@@ -25,5 +25,7 @@ def test_the_page_counts_digits_that_rotation_does_not_matter_to():
     said[errors.ANGLES.index(45), 1] = 6  # once
     text = errors.page("command", "name", answers(said), labels)
     assert re.search(r"\n- 1 digits are wrong at every angle.* 96% of all errors", text)
-    assert "1 of the 3 digits that are right upright are wrong at some other angle, on average at 1.0 of 24" in text
+    assert (
+        "Of the 3 digits that are right when upright, 1 are wrong at some other angle, on average at 1.0 of 24" in text
+    )
     assert "| 6 and 9 | 100.0% |\n| 4 and 7 | 0.0% |\n| 2 and 5 | 0.0% |" in text
