@@ -41,10 +41,10 @@ def _ladder(ladder):
     text += f"\nNot run yet: {', '.join(missing)}; the command above continues.\n" if missing else ""
     # Runs that stayed at chance are in the means.
     stuck = {rung: _at_chance(found) for rung, found in ladder["rungs"].items()}
-    runs = ", ".join(f"{count} of {rung}" for rung, count in stuck.items() if count)
+    runs = ", ".join(f'{count} of "{rung}"' for rung, count in stuck.items() if count)
     total = len(ladder["seeds"]) * len(SETTINGS)
-    rule = f"Runs that did not leave chance (test accuracy under {FAILED_BELOW})"
-    return text + (f"\n{rule}, of {total} on a rung, are in the means: {runs}.\n" * bool(runs))
+    rule = f"The means include runs that did not leave chance (test accuracy under {FAILED_BELOW})"
+    return text + (f"\n{rule}: of the {total} runs on each rung, {runs}.\n" * bool(runs))
 
 
 def _table(ladder):

@@ -12,13 +12,13 @@ from experiments.settings import DATASETS, FAILED_BELOW, MODELS, protocol
 
 _REPORT = "mnist"  # the data set of the report
 NOT_MNIST = (
-    "Rows of mnist_5k: 5,000 digits (3,500 for training), not MNIST; they do not compare with the report's. "
+    "mnist_5k is not MNIST: it has 5,000 digits, 3,500 for training. Do not compare its rows with the report's. "
     "For MNIST: `python -m experiments.sweep --dataset mnist`."
 )
 BESIDE_THE_REPORT = (
-    "Beside rows of the report's protocol on MNIST stand the report's mean, without its failed runs, and the distance "
-    "between both means in standard errors, (ours - the report's) / sqrt(s1^2 / n1 + s2^2 / n2), with the variance "
-    "of the report's rounding to three digits, 0.001^2 / 12, in s2^2."
+    "On MNIST, rows trained by the report's protocol also have the report's mean, without its failed runs, and the "
+    "distance between both means in standard errors: (ours - the report's) / sqrt(s1^2 / n1 + s2^2 / n2). s2^2 "
+    "includes the variance of the report's rounding to three digits, 0.001^2 / 12."
 )
 _ROUNDING_VARIANCE = 0.001**2 / 12  # of a number rounded to three digits
 
