@@ -120,3 +120,17 @@ def test_links_out_of_the_site_become_pages_or_paths():
 def test_every_page_of_the_repository_is_there():
     later = {"SECURITY.md", "examples/README.md", "results/preset.md"}
     assert {name for name in repository.PAGES if not (ROOT / name).exists()} <= later
+
+
+PRIVATE = r"\b(pictures?|begun|mend(s|ed|ing)?|turned (digit|image|copy|copies|one)s?|what was asked for)\b"
+
+
+def test_pages_and_docstrings_use_the_fields_words():
+    """A rotated image, not a turned picture (CONTRIBUTING)."""
+    pages = [*ROOT.glob("*.md"), *(page for page in DOCS.rglob("*.md") if "project" not in page.parts)]
+    pages += [page for folder in ("results", "examples", "checkpoints", "demo") for page in ROOT.glob(f"{folder}/*.md")]
+    pages += [page for folder in ("fconv_jax", "experiments") for page in (ROOT / folder).rglob("*.py")]
+    assert len(pages) > 100
+    assert re.search(PRIVATE, "a turned digit")
+    found = {page.name: re.search(PRIVATE, page.read_text(encoding="utf-8")) for page in pages}
+    assert not {name: match[0] for name, match in found.items() if match}
