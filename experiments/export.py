@@ -21,7 +21,7 @@ def parser() -> Parser:
     listed = "; ".join(f"{name}: {what}" for name, what in EXPORT_FORMATS.items())
     rule = one_of(EXPORT_FORMATS)
     result.add_argument("--format", type=rule, metavar=rule.shown, required=True, help=listed)
-    result.add_argument("--output", metavar="PATH", type=path, required=True, help="where nothing is yet")
+    result.add_argument("--output", metavar="PATH", type=path, required=True, help="a new file or folder")
     seed = "default: the seed with the best validation accuracy"
     result.add_argument("--seed", type=whole(0, 2**32 - 1), metavar="S", help=seed)
     return result

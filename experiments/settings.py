@@ -230,7 +230,7 @@ class RunConfig:
     )
     dataset: str = _option(
         one_of(DATASETS),
-        "auto: mnist if it is prepared, placed or can be downloaded within seconds, else the embedded mnist_5k",
+        "auto: mnist if it is prepared, placed by hand or downloadable within seconds, else the embedded mnist_5k",
     )
     data_seed: int = _option(whole(0, 2**32 - 1), "decides the angles of rotated images (0)")
     seeds: tuple[int, ...] = _option(SEED_LIST, "train these seeds")
