@@ -24,9 +24,7 @@ def parser() -> Parser:
     result.add_argument("--settings", metavar="N,N,...", **settings)
     models = {"type": some_of(NAMED), "default": REPORT_MODELS, "help": f"default {','.join(REPORT_MODELS)}"}
     result.add_argument("--models", metavar="A,B,...", **models)
-    result.add_argument(
-        "--shard", type=share, default=(0, 1), metavar="I/N", help="train the I-th of N shares, one a machine"
-    )
+    result.add_argument("--shard", type=share, default=(0, 1), metavar="I/N", help="the share of machine I of N")
     config.add_data_options(result)
     config.add_training_options(result)
     result.add_argument("--output", metavar="DIR", type=path, default=Path("checkpoints"), help="of the runs' folders")
