@@ -1,6 +1,6 @@
 """What the default basis costs and brings after training: all frequencies against it, at equal features and parameters.
 
-    python -m benchmarks.preset_trained [--epochs 6] [--seeds 3]
+    python -m benchmarks.preset_trained [--kernels 5] [--epochs 6] [--seeds 3]
 
 The network: three F-Conv layers of C8 with batch norm, ReLU and blurred pools, maximum over the group, mean over space,
 dense; trained on the 3,500 upright digits of mnist_5k, Adam 3e-3 along half a cosine, batches of 32, and tested on the
@@ -123,6 +123,7 @@ def measure(model, images, labels):
 def main():
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser("benchmarks.preset_trained")
+    parser.add_argument("--kernels", type=int, nargs="+", default=[5])
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
@@ -137,7 +138,7 @@ def main():
         "| kernel | basis | features | parameters | upright | at 45 degrees | at 22.5 | error at 45 | error at 22.5 |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for kernel_size in (3, 5):
+    for kernel_size in options.kernels:
         for name, (basis, features) in KINDS.items():
             features = features or equal(kernel_size, basis)
             rows = []
