@@ -28,12 +28,12 @@ def missing_line(error: ImportError) -> str:
 
 
 def is_own(error: BaseException) -> bool:
-    """Whether a module of this repository is what is missing: not the user's fault."""
+    """Whether the missing module belongs to this repository, which is not the user's fault."""
     return str(getattr(error, "name", None)).partition(".")[0] in ("experiments", "fconv_jax")
 
 
 class _Patient(io.FileIO):
-    """A standard stream whose reader may leave (`| head -1`): what is written then is lost, and nothing else."""
+    """A standard stream whose reader may close it (`| head -1`): later output is dropped, and the program goes on."""
 
     def write(self, data) -> int:
         try:
@@ -68,7 +68,7 @@ def _say(kind, error, trace):
 if sys.argv[:1] == ["-m"]:  # Only while Python looks for the program that it was told to run.
     for _number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(_number, _hear)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # a sweep starts its children deaf
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # a sweep blocks them in its children
     sys.excepthook = _say
     sys.stdout = sys.__stdout__ = _patient(sys.stdout, 1)
     sys.stderr = sys.__stderr__ = _patient(sys.stderr, 2)

@@ -155,7 +155,7 @@ _OF_RUN = ("--resume", "--overwrite", "--dataset", "--data-dir", "--seeds", "--b
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line that says in one line what is wrong with it, in options that it has."""
+    """A command line whose error is one line, about options that it has."""
 
     def __init__(self, **options):
         super().__init__(allow_abbrev=False, **options)

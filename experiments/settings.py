@@ -64,7 +64,7 @@ class Dataset:
     """A data set: numbers of different images in each split, and its default protocol.
 
     Attributes:
-      settings: those that it has; one whose images are rotated already has setting 1 alone: as they are.
+      settings: those that it can be used in. Images that are rotated already have setting 1 alone, as they are.
       source: the data set whose files it is made from.
     """
 

@@ -74,7 +74,7 @@ def _levels(image):
     edge = _border(alpha)
     if edge.mean() > 0.5:
         background = np.average(_border(grey), weights=edge)
-    else:  # nothing but the strokes is there: black or white, whichever they are not
+    else:  # only the strokes are opaque: the background is the opposite of their colour
         background = float(np.average(grey, weights=alpha + 1e-6) < 0.5)
     return _averaged(grey * alpha + background * (1 - alpha))
 

@@ -96,7 +96,7 @@ def _places(root, dataset) -> Iterator[tuple[Path, Iterable[Path], bool]]:
     """Where the files may be: (folder, the files in it, whether it is for them alone)."""
     own = placed_directory(root, dataset)
     yield own, _files(own), True
-    # torchvision's names, and those of people; beside TFDS's own data sets, which may have the same.
+    # Names that torchvision and users give; TFDS's own data sets beside them may have the same.
     names = {dataset, dataset.replace("_", ""), dataset.replace("_", "-")}
     for parent in (own.parent, root / "downloads", root):
         below = _entries(parent)
@@ -170,7 +170,7 @@ def _recognised(path, dataset):
 
 
 def _only(name, paths):
-    """The one file of several that pass for the same: an unpacked one, if all hold the same."""
+    """Chooses among files recognised as the same one: an unpacked one, if their contents agree."""
     paths = sorted(paths, key=lambda path: (path.suffix == ".gz", len(path.parts), os.fspath(path)))
     if len(paths) > 1 and all(path.is_file() for path in paths):
         try:

@@ -101,7 +101,7 @@ def _uniform(evaluator, test, console):
 
 
 def _contents(evaluator, confusion):
-    """evaluation.json: what depends on the run, and its counts `[seed, class, predicted]`."""
+    """The part of evaluation.json that depends on the run and its counts `[seed, class, predicted]`."""
     config = evaluator.config
     accuracy = (np.trace(confusion, axis1=1, axis2=2) / confusion.sum((1, 2))).tolist()
     return {
@@ -124,7 +124,7 @@ def _contents(evaluator, confusion):
 
 
 def _write(output, contents, console):
-    """Writes the files; beside a run stands its own test under the plain names, any other under names of its own."""
+    """Writes the files. In a run's folder its own test has the plain names; names of other tests say their data."""
     names, dataset = [folders.EVALUATION, folders.ANGLES, folders.ANGLES_PLOT], contents["dataset"]
     trained = contents["trained_on"]
     if folders.is_run(output) and isinstance(trained, dict) and trained != {name: contents[name] for name in _DATA}:
@@ -196,7 +196,7 @@ def _audit(options, command, output):
 
 
 def _model(options):
-    """A title, the network, one by name with initial weights or that of a run, and what evaluates the run."""
+    """A title, the network (by name with initial weights, or a run's), and the run's evaluator."""
     if options.model:
         init = options.init or "report"
         model = fconv_jax.models.create(options.model, init=init, rngs=nnx.Rngs(0))

@@ -47,7 +47,7 @@ def export(run_dir: Path, form: str, output: Path, seed: int | None = None) -> i
 
 
 def _pretrained(where):
-    """What `fconv_jax.from_pretrained` calls it, "" if that knows none."""
+    """Its name for `fconv_jax.from_pretrained`, "" if it has none."""
     name = str(where)
     if name in pretrained.SHIPPED or (where / pretrained.SUMS).exists():
         return name
@@ -131,7 +131,7 @@ def _stablehlo(model, output, config, card):
 
 @contextlib.contextmanager
 def _new(output):
-    """A path to write to, which becomes `output`, where nothing is yet."""
+    """A path to write to; the finished file becomes `output`, which must not exist yet."""
     if output.exists():
         raise InputError(f"{output} exists: remove it, or name another")
     if not output.parent.is_dir():

@@ -62,7 +62,7 @@ def gather(run_dirs: list[Path], output: Path, command: str, single_file: bool =
 
 
 def gathered(output: Path, but: Collection[Path] = ()) -> dict[Path, dict]:
-    """Returns {folder: results.json} of the cells that earlier calls copied to `output`, `but` for some.
+    """Returns {folder: results.json} of the cells that earlier calls copied to `output`, except those in `but`.
 
     Raises:
       InputError: one that cannot be read, or that stands in the folder of another.

@@ -35,7 +35,7 @@ class Goal:
     is_bound_above: bool = False
 
     def reached(self, value: float | None, plain: float | None) -> str:
-        """What a value reaches: the aim, at least the least, or neither."""
+        """Which goal a value reaches: the aim, the minimum, or neither."""
         if value is None:
             return _ABSENT
         if self.above_plain:

@@ -27,14 +27,14 @@ _SHADES = " .:-=+*#%@"
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
-    """Networks of one kind, in evaluation mode, by the names of their seeds; none has a name if it is alone."""
+    """Networks of one kind, in evaluation mode, by the names of their seeds; a single network has no name."""
 
     models: dict[Any, nnx.Module]
     classes: list[str]
 
 
 def of_weights(folder_or_name: str) -> Networks:
-    """What `fconv_jax.from_pretrained` loads. Raises `InputError`: it does not, or it does not take digits."""
+    """What `fconv_jax.from_pretrained` loads. Raises `InputError` if it cannot, or if the network takes no digits."""
     try:
         config, model = pretrained.read_config(folder_or_name), pretrained.from_pretrained(folder_or_name)
     except ValueError as error:
@@ -104,7 +104,7 @@ class Answer:
         return f"{first}, then {', '.join(others)}"
 
     def remarks(self) -> list[str]:
-        """What is to be said besides, in lines."""
+        """Further lines about the answer."""
         lines = [] if self.doubt is None else [f"probably no digit: {self.doubt}"]
         if self.seeds is not None and self.ranked:
             others = [f"seed {seed} says {name}" for seed, name in self.seeds.items() if name != self.ranked[0]]

@@ -17,7 +17,7 @@ HEADERS = {
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Files as they are now, without a line for each."""
+    """Serves files uncached, and logs nothing."""
 
     extensions_map = SimpleHTTPRequestHandler.extensions_map | TYPES
 

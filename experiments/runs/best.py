@@ -32,7 +32,7 @@ ANGLES = tuple(range(-180, 181, 15))
 def write_best(folder: Path, config: RunConfig, network: Network, arrays: dict, best_epoch: list[int]) -> str:
     """Writes `best/`: params and stats, seeds on axis 0, of each seed's best epoch (0 if it was not trained here).
 
-    Returns its digest, by which whatever is made from it says whose it is.
+    Returns its digest, which every file derived from it carries.
     """
     record = {
         "config": config.to_json(),
@@ -40,7 +40,7 @@ def write_best(folder: Path, config: RunConfig, network: Network, arrays: dict, 
         "basis": basis_record(abstract_model(network)),
         "best_epoch": best_epoch,
     }
-    # A run that was killed in here has left them: without results.json it is not finished, and best/ is made again.
+    # Left by a run that was killed here. Without results.json it is not finished, and best/ is made again.
     (folder / folders.RESULTS).unlink(missing_ok=True)
     shutil.rmtree(folder / folders.BEST, ignore_errors=True)
     saver = Checkpoints(folder / folders.BEST)
@@ -53,7 +53,7 @@ class Evaluator:
     """A run's network with the best parameters of all its seeds.
 
     Attributes:
-      digest: says whose all is that is made from it.
+      digest: every file derived from this network carries it.
       elsewhere: whether the network was trained elsewhere and converted: nothing is known of data and setting.
 
     Raises:
@@ -80,7 +80,7 @@ class Evaluator:
         check_basis(best, record["basis"], abstract_model(self.network))
         self.arrays, self.best_epoch, self.digest = self.programs.pad(arrays), record["best_epoch"], record["digest"]
         self.run_dir, self.elsewhere = run_dir, not any(self.best_epoch)
-        self.check_unchanged()  # as a whole: what was read above is one run's
+        self.check_unchanged()  # all that was read above is of one run
 
     def _prepare(self, record):
         """Makes the network and its programs; returns the shapes of its arrays."""

@@ -1,4 +1,4 @@
-"""A cell to be made or found finished: its options and data, checked against what its folder holds; nothing is written.
+"""One cell of the table: its options and data, checked against its folder. Nothing is written.
 
 Without jax, so that a sweep can tell what is finished at once.
 """
@@ -82,7 +82,7 @@ def are_finished(planned: Planned, output: Path, given: dict, data_dir, say: Say
     """Whether all cells of a training are finished, with these options and data.
 
     Raises:
-      InputError: they are, with others.
+      InputError: they are finished, but with other options or data.
     """
     names = planned.folder_names(given["dataset"], given.get("init"))
     if not all(folders.is_finished(output / name) for name in names):

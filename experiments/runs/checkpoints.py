@@ -30,7 +30,7 @@ class CheckpointError(InputError):
 class Checkpoints:
     """The saves in one folder, of which the newest is kept; writes in the background.
 
-    A save is atomic: killed in the middle, the one before it is still there.
+    A save is atomic: if the process is killed during it, the one before remains.
     """
 
     def __init__(self, folder: Path):
@@ -95,9 +95,9 @@ class Checkpoints:
 
 
 def _drop_silently():
-    """Where a file cannot be written or read, Python tells of each operation that Orbax then drops: not the user's.
+    """Silences Python's reports of operations that Orbax drops after a file error; a user cannot act on them.
 
-    Some of it comes before the error itself, so this is called before files are touched.
+    Some come before the error itself, so call this before files are touched.
     """
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
     before = sys.unraisablehook
@@ -164,7 +164,7 @@ def _handlers():
 
 
 def _alone():
-    """Each process works for itself: one writes, all read the whole."""
+    """Options for a process on its own: the first one writes, each one reads everything."""
     if jax.process_count() == 1:
         return ocp.options.MultiprocessingOptions()
     index = jax.process_index()
@@ -254,7 +254,7 @@ def basis_record(model) -> dict:
 def check_basis(folder: Path, saved: dict, model) -> None:
     """Checks that coefficients saved with `basis_record` mean the same filters here.
 
-    Checkpoints of before there were digests hold the bases themselves, as nested lists.
+    Older checkpoints hold the bases themselves, as nested lists.
 
     Raises:
       CheckpointError: another basis.

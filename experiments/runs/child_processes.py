@@ -100,7 +100,7 @@ def _child(argv: Sequence[str], heard: list[int]) -> tuple[int, str]:
 
 
 def _deaf_child(command):
-    """A process that hears Ctrl-C only from its own first instruction on (`experiments/__init__.py`), not before."""
+    """Starts a process that ignores Ctrl-C until its own first instruction (`experiments/__init__.py`)."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace", process_group=0)
@@ -111,7 +111,7 @@ def _deaf_child(command):
 def _pass_on(stream, messages):
     """Shows a child's messages as they come and keeps the last one, without the name of its program."""
     for line in stream:
-        with contextlib.suppress(OSError):  # whoever read our messages has gone; the child must not wait for it
+        with contextlib.suppress(OSError):  # nobody reads our output any more; the child must not wait for a reader
             print(line, end="", file=sys.stderr, flush=True)
         if line.strip():
             messages[:] = [line.strip().split("error: ", 1)[-1].split("failed: ", 1)[-1]]

@@ -16,7 +16,7 @@ _TRAINING = (
     "seed_map",
 )  # fmt: skip
 MOST_SEEDS = 10_000
-# What a command line can name is less, or more, than what a config.json may hold.
+# A command line accepts other values here than a config.json.
 _ON_COMMAND_LINES = {"model": one_of(NAMED, shown="NAME"), "dataset": one_of(("auto", *DATASETS))}
 
 
@@ -118,7 +118,7 @@ def check_same(folder: Path, saved: dict, config: RunConfig, data_digest: str | 
 
 
 def of_save(configs: Sequence[RunConfig], data_digests: Sequence[str]) -> dict:
-    """What a save says of the runs that it continues, alike but for the setting: {field: value}."""
+    """What a save says of its runs, which differ in the setting only: {field: value}."""
     shared = {name: value for name, value in configs[0].to_json().items() if name != "setting"}
     pairs = zip(configs, data_digests, strict=True)
     return {**shared, "data_digest": {str(config.setting): digest for config, digest in pairs}}

@@ -25,7 +25,7 @@ def guarded(
 ) -> int:
     """Runs `action` and returns the exit code of what it raises: bad input 2, failure 1, interruption 130.
 
-    What `action` needs, it imports: a package that is missing is bad input too. `again`: how to go on after an
+    `action` imports what it needs, so that a missing package is bad input too. `again`: how to go on after an
     interruption; `busy`: exit code where another process is at work in the folder.
     """
     try:

@@ -142,7 +142,7 @@ def best_record(folder: Path) -> dict | None:
 
 
 def resume_record(folder: Path) -> dict | None:
-    """As `best_record`, of the save that a resume continues."""
+    """Like `best_record`, of the save that a resume continues."""
     return _record(folder / RESUME, "use --overwrite to start the run anew")
 
 
@@ -194,7 +194,7 @@ def locked(folder: Path, *, leave: bool = True) -> Iterator[None]:
         yield
     finally:
         if not leave:
-            path.unlink(missing_ok=True)  # whoever waits for it sees that, and makes a new one
+            path.unlink(missing_ok=True)  # a waiting process notices, and makes a new one
         lock.release()
 
 

@@ -21,7 +21,7 @@ class Planned:
         return tuple(cell_name(setting, self.model, dataset, init) for setting in self.settings)
 
     def work(self, dataset: str) -> float:
-        """How long an epoch takes beside other trainings, in no unit."""
+        """Relative duration of an epoch; it has no unit."""
         return MODELS[self.model].cost * DATASETS[dataset].num_images("train", self.settings[0])
 
 

@@ -47,7 +47,7 @@ class Bar:
         """Called after each step and each epoch."""
         done = position.epoch * num_steps + position.step
         now, total = time.monotonic(), self.config.epochs * num_steps
-        # What is compiled is compiled once, at the start: it says nothing of the steps to come.
+        # Programs are compiled once, at the start: that time says nothing about later steps.
         spent = max(now - self.started - (position.compile_seconds - self.compiled_at_start), 0.0)
         step = spent / max(done - self.done_at_start, 1)
         status = self._status(position) + self._sweep(done, total, step)

@@ -23,7 +23,7 @@ DENIALS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, 
 
 
 def read(folder: Path) -> dict:
-    """Returns the results.json of a finished run, with the fields that it may lack for its age.
+    """Returns the results.json of a finished run, with the fields that older versions did not write.
 
     Raises:
       InputError: not a run's results, a field that does not follow from the others, or files of different runs.
@@ -101,7 +101,7 @@ def _table(rows, seeds):
 
 
 def _fits(angles, accuracy, results):
-    """Whether upright digits give the accuracy of a test on upright digits, where no digest says whose a table is."""
+    """Whether upright digits give the accuracy of a test on upright digits, for tables without a digest."""
     if "best_digest" in results or SETTINGS[results["setting"]].test_rotated or 0 not in angles:
         return True
     another_machine = 0.002

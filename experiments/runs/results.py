@@ -73,7 +73,7 @@ def versions() -> dict:
 
 
 def write_curves(path: Path, results: dict) -> None:
-    """Writes curves.csv: one row a seed and epoch (from 1)."""
+    """Writes curves.csv: one row for each seed and epoch (from 1)."""
     curves = zip(results["seeds"], results["train_loss"], results["validation_curve"], strict=True)
     rows = [
         [seed, epoch, f"{math.nan if loss is None else loss:.6g}", f"{accuracy:.6g}"]
@@ -84,7 +84,7 @@ def write_curves(path: Path, results: dict) -> None:
 
 
 def write_angles(path: Path, evaluation: dict) -> None:
-    """Writes angles.csv from an evaluation.json: one row a seed and angle, and whose it is."""
+    """Writes angles.csv from an evaluation.json: one row for each seed and angle, with the digest of the run."""
     whose = [evaluation["dataset"], evaluation["best_digest"]]
     rows = [
         [seed, angle, f"{value:.6g}", *whose]

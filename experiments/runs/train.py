@@ -103,7 +103,7 @@ def first_console() -> Console:
 
 
 def resolve(console: Console, options: Namespace, name: str, settings) -> str:
-    """The data set that `name` stands for; says which if that is another one."""
+    """The data set that `name` stands for; prints its name if it differs."""
     dataset, line = data.resolve_dataset(
         name, options.data_dir, settings=settings, data_seed=options.data_seed or 0
     )  # fmt: skip
@@ -115,14 +115,14 @@ def resolve(console: Console, options: Namespace, name: str, settings) -> str:
 def _taken(stack, console, cell, *, resume, overwrite=False) -> bool:
     """Makes a cell's folder this process's own until `stack` ends, unless its run is finished.
 
-    Nothing is written before all is known to be right.
+    Everything is checked before anything is written.
     """
     _check(cell.folder, resume, overwrite)
     if resume:
         cell.check_folder()
     if processes.is_first():
         stack.enter_context(folders.locked(cell.folder))
-        _check(cell.folder, resume, overwrite)  # once more, now that it is ours
+        _check(cell.folder, resume, overwrite)  # again, now that the folder is locked
     if resume:
         cell.check_folder()
         if folders.is_finished(cell.folder):

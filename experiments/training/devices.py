@@ -44,7 +44,7 @@ def configure(model: str, num_seeds: int = 1) -> None:
     train different seeds wait for each other less than cores that share each operation.
 
     Compiled programs are kept in the user's cache folder; JAX_ENABLE_COMPILATION_CACHE=false switches
-    that off.  All of it yields to variables that are already set.  Messages that a user cannot act on (TPU
+    that off.  Variables that are already set take precedence.  Messages that a user cannot act on (TPU
     look-ups, absl) are switched off.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
