@@ -47,7 +47,7 @@ class Rule:
 
 
 MOST = 10**6
-"""Of what is counted; far more than any run can make."""
+"""The largest count: far more than any run can reach."""
 
 
 def _is_whole(value, least, most=MOST):
@@ -142,7 +142,7 @@ def path(word: str | os.PathLike) -> Path:
     if found.startswith("~"):
         raise argparse.ArgumentTypeError(f"{word!r}: there is no such home folder; ./~NAME is a folder called ~NAME")
     try:
-        # The libraries that write checkpoints and data take every name for UTF-8.
+        # The libraries that write checkpoints and data decode every name as UTF-8.
         fits = os.fsencode(found) == found.encode()
     except UnicodeError:
         fits = False

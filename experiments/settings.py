@@ -65,7 +65,7 @@ class Dataset:
 
     Attributes:
       settings: those that it can be used in. Images that are rotated already have setting 1 alone, as they are.
-      source: the data set whose files it is made from.
+      source: the data set that supplies its files.
     """
 
     name: str

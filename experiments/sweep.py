@@ -28,7 +28,7 @@ def parser() -> Parser:
     config.add_data_options(result)
     config.add_training_options(result)
     result.add_argument("--output", metavar="DIR", type=path, default=Path("checkpoints"), help="of the runs' folders")
-    result.add_argument("--child", help=argparse.SUPPRESS)  # "NUMBER,DATASET": the training that this process makes
+    result.add_argument("--child", help=argparse.SUPPRESS)  # "NUMBER,DATASET": the training this process runs
     return result
 
 

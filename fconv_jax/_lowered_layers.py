@@ -17,11 +17,11 @@ from fconv_jax.vectors import directions
 
 
 class NotPlainError(ValueError):
-    """What a network does that stock layers cannot."""
+    """A network has an operation that stock layers cannot express."""
 
 
 def affine_of(norm: dict, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the factor and the shift that a batch norm in evaluation is."""
+    """Returns a batch norm in evaluation as (factor, shift)."""
     scale = norm.get("scale", 1.0) / np.sqrt(norm["var"].astype(np.float64) + epsilon)
     return scale, norm.get("bias", 0.0) - norm["mean"].astype(np.float64) * scale
 
@@ -47,14 +47,14 @@ def _fconv(layer, x):
     outputs = kernel.shape[-2:] if layer._to_field else (1, kernel.shape[-1])
     kernel = kernel.reshape(*kernel.shape[:2], *inputs, *outputs)
     parts = layer.feature_group_count
-    if parts > 1:  # a part's channels do not lie together beside a group: zeros stand for the others
+    if parts > 1:  # beside a group axis a part's channels are not adjacent: one dense kernel, zero between parts
         n, m = inputs[1], outputs[1] // parts
         whole = np.zeros((*kernel.shape[:3], n * parts, *kernel.shape[4:]), np.float32)
         for i in range(parts):
             whole[..., i * n : (i + 1) * n, :, i * m : (i + 1) * m] = kernel[..., i * m : (i + 1) * m]
         kernel, inputs = whole, (inputs[0], n * parts)
     kernel = kernel.reshape(*kernel.shape[:2], math.prod(inputs), math.prod(outputs))
-    # nnx.Conv's "SAME" is not the same on both sides of an even image with a stride.
+    # With a stride, nnx.Conv's "SAME" pads the two sides of an even image differently.
     width = padding_width(layer.padding, layer.kernel_dilation * (layer.kernel_size - 1) + 1)
     padding = layer.padding if layer.padding in ("CIRCULAR", "REFLECT") else [[width] * 2] * 2
     spec = _conv_arguments(

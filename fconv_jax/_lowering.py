@@ -57,7 +57,7 @@ class Lowering:
         self._fold_norms(out)
 
     def description(self) -> dict:
-        """What `fconv_jax.plain.PlainNetwork` is made of."""
+        """The description that `fconv_jax.plain.PlainNetwork` takes."""
         constants = {name: list(array.shape) for name, array in self.constants.items()}
         return {"input_shape": self.input_shape, "layers": self.layers, "constants": constants,
                 "steps": self.steps, "output": self.output}  # fmt: skip
@@ -71,7 +71,7 @@ class Lowering:
         """The outputs of a program: `_Value`s, or arrays where they do not depend on the images."""
         consts, jaxpr = getattr(jaxpr, "consts", ()), getattr(jaxpr, "jaxpr", jaxpr)  # in `jax.checkpoint` it is open
         found = dict(zip(jaxpr.invars, arguments, strict=True))
-        found |= dict(zip(jaxpr.constvars, consts, strict=True))  # random keys among them
+        found |= dict(zip(jaxpr.constvars, consts, strict=True))  # random keys can be among them
 
         def read(atom):
             return np.asarray(atom.val) if isinstance(atom, Literal) else found[atom]
@@ -105,7 +105,7 @@ class Lowering:
         return [lowered]
 
     def _inside(self, inner, ins, stage):
-        """The outputs of a program in the program; what a module in it cannot is said with its name."""
+        """The outputs of a nested program.  Its errors name the module that has no plain form."""
         try:
             return self._program(inner, ins)
         except NotPlainError as error:
@@ -114,7 +114,7 @@ class Lowering:
             raise NotPlainError(f"{stage.name}, a {type(stage.stage).__name__}: {error}") from None
 
     def _raw(self, name, params, ins, out):
-        """A primitive of jax as a step; `None` for one that has none."""
+        """A primitive of jax as a step; `None` if no step does the same."""
         x = next(x for x in ins if isinstance(x, _Value))
         if name == "convert_element_type":  # a plain network computes in float32
             return x if jnp.issubdtype(params["new_dtype"], jnp.floating) else None
@@ -195,16 +195,16 @@ class Lowering:
 
     @staticmethod
     def _flat(sizes):
-        """The axes behind the batch, group and channels as one: of a field there are two or four."""
+        """The axes after the batch, with group and channels merged; a field has two or four such axes."""
         return (*sizes[:-2], sizes[-2] * sizes[-1]) if len(sizes) in (2, 4) else tuple(sizes)
 
     def step(self, operation, ins, axes, /, **options):
-        """One more step; `axes` are the traced network's."""
+        """Appends a step; `axes` is the shape of its value in the traced network."""
         self.steps.append([operation, [x if isinstance(x, str) else x.index for x in ins], options])
         return _Value(len(self.steps), tuple(axes))
 
     def _stage(self, stage, ins, out):
-        """A layer or a pool; `None` for what its own program tells."""
+        """A layer or a pool as a step; `None` if the program inside it must be lowered instead."""
         x = next(x for x in ins if isinstance(x, _Value))
         if isinstance(stage.stage, nnx.Module):
             module = self._called(stage, ins)
@@ -218,7 +218,7 @@ class Lowering:
 
     @staticmethod
     def _called(stage, ins):
-        """The module with the state that it has at this call; `None` for more than evaluation of one array."""
+        """The module with its state at this call; `None` unless it evaluates just one array."""
         state, arguments = ins[: stage.first], ins[stage.first :]
         shapes = [tuple(x.shape) for x in ins]
         # One array, no mask; in `jax.vmap` over the batch that axis comes on top, over others the layer is another.
@@ -253,7 +253,7 @@ class Lowering:
         return self.step(operation, [x], out, **{**chosen, **fixed})
 
     def _fold_norms(self, out):
-        """A batch norm after a convolution or dense layer that nothing else reads becomes part of it; `out` is last."""
+        """Folds batch norms into the convolution or dense layer before, if nothing else reads it; `out` is last."""
         uses, kept, moved = [out.index, *(i for _, inputs, _ in self.steps for i in inputs)], [], {0: 0}
         for number, (operation, inputs, options) in enumerate(self.steps, start=1):
             inputs = [i if isinstance(i, str) else moved[i] for i in inputs]
@@ -270,7 +270,7 @@ class Lowering:
             self.steps.append(["add", [moved[out.index]], {"number": 0.0}])
 
     def _fold(self, before, name):
-        """Whether layer `name` is a batch norm that the step before can do."""
+        """Whether layer `name` is a batch norm that folds into the step before."""
         (norm, arguments), layer = self.layers[name], self.layers.get(before[2].get("name"), ("",))
         if norm != "BatchNorm" or before[0] != "layer" or layer[0] not in ("Conv", "Linear"):
             return False
@@ -284,16 +284,16 @@ class Lowering:
 
 
 def lowered(model: nnx.Module, input_shape: tuple[int, int, int], any_size: bool) -> Lowering:
-    """A network's steps; it is one for images of any size only if images of another size give the same."""
+    """A network's steps, valid for images of any size only if tracing at another size gives the same steps."""
     first = Lowering(model, input_shape, any_size)
     if not first.any_size:
         return first
     height, width, channel = input_shape
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of strides that do not fit that size
+            warnings.simplefilter("ignore")  # about strides that do not fit that size
             second = Lowering(model, (2 * height, 3 * width, channel), any_size)
-    except Exception:  # whatever a network says to another size
+    except Exception:  # a network may raise anything at another size
         second = None
     if second is None or not first.same(second):
         first.input_shape = list(input_shape)
@@ -301,7 +301,7 @@ def lowered(model: nnx.Module, input_shape: tuple[int, int, int], any_size: bool
 
 
 def _constant(equation, ins):
-    """The results of an equation that no image enters; axes of the batch become 1."""
+    """The results of an equation that does not depend on the images; batch axes become 1."""
     out = equation.outvars[0].aval
     if not all(isinstance(size, int) for size in out.shape):
         if equation.primitive.name != "broadcast_in_dim" or np.size(ins[0]) != 1:
@@ -318,13 +318,13 @@ def _constant(equation, ins):
 
 
 def _activation(name, inner, ins):
-    """The name of the function of `nnx` that a program of one array is, as its values say."""
+    """The name of the `nnx` function that a program of one array computes, judged by its values; "" if unknown."""
     name = {"relu": "relu", "elu": "elu"}.get(name, "")
     if not name or sum(isinstance(x, _Value) for x in ins) != 1:
         return ""
     kind = next(var.aval.dtype for var, x in zip(inner.jaxpr.invars, ins, strict=True) if isinstance(x, _Value))
     sample = jnp.concatenate([jnp.linspace(-3, 3, 13), jnp.asarray([-1e4, -50, -7, 7, 50, 1e4])]).astype(kind)
-    # Its equations are for arrays of the network's shape: those that only spread a number are left out.
+    # The equations expect the network's shapes: `_run` skips broadcasts, so that they accept the sample.
     y = _run(inner, [sample if isinstance(x, _Value) else x for x in ins])[0]
     return name if jnp.allclose(y, UNARY[name](sample), atol=1e-6) else ""
 

@@ -97,7 +97,7 @@ class _Graph:
         return self._weight(np.asarray(value, np.float32))
 
     def _read(self, i):
-        """A value, or a constant of the network."""
+        """The name of a value, or of a constant of the network."""
         if not isinstance(i, str):
             return self.names[i]
         array = np.asarray(self.network.constants[i][...], np.float32)
@@ -152,7 +152,7 @@ class _Graph:
     def _pool(self, kind, inputs, window, strides, padding, widen, **attributes):
         windows = self._windows(inputs, window, strides, padding, widen)
         ins = [self.names[inputs[0]]]
-        if padding >= window:  # onnxruntime has no windows without a pixel; a mean pool's zeros count
+        if padding >= window:  # onnxruntime rejects windows of padding alone; a mean pool counts the zeros
             ins, padding = [self._node("Pad", [*ins, self._ints([0, 0, padding, padding] * 2)])], 0
         return self._node(kind, ins, kernel_shape=windows, strides=[strides] * 2, pads=[padding] * 4, **attributes)
 

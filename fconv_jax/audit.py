@@ -146,7 +146,7 @@ def audit(
     check_images = getattr(model, "_check_images", None)
     if check_images is not None:
         check_images(images)
-    with warnings.catch_warnings():  # a stride that does not fit becomes a reason
+    with warnings.catch_warnings():  # a stride that does not fit is reported as a reason
         warnings.simplefilter("ignore", EquivarianceWarning)
         return _audited(model, images, angles, margin, kind)
 
@@ -169,7 +169,7 @@ def _audited(model, images, angles, margin, kind):
 
 
 def _updated(leaf):
-    """A parameter after a small step: where all numbers are equal, they need not be afterwards."""
+    """A parameter after a small random step, which makes equal numbers differ."""
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return leaf
     random, spread = np.random.default_rng(0), float(np.std(np.asarray(leaf, np.float32)))
@@ -178,7 +178,7 @@ def _updated(leaf):
 
 
 class _Run(Walk):
-    """A network at work on images, the images rotated, those in a disk, these rotated by `angles`, and the mirrored."""
+    """Runs a network on images, rotated images, images in a disk, those rotated by `angles`, and mirrored images."""
 
     def __init__(self, net, angles=(), margin=None, mirrored=False):
         super().__init__(net)
@@ -203,7 +203,7 @@ class _Run(Walk):
         return not self.error(value, 1) <= max(self.rounding, _rounding(value))
 
     def stage(self, stage, ins, inner):
-        """The results of a stage, which is reported."""
+        """The results of a stage; adds its report."""
         x = next(value for value in [*ins[stage.first :], *ins] if value.depends)
         outs, on_noise, own = each(stage.function, ins), self.on_noise(stage, ins, x), math.nan
         self.calls += 1
@@ -216,9 +216,9 @@ class _Run(Walk):
         return outs
 
     def on_noise(self, stage, ins, x, few=True):
-        """What a stage is given, with white noise for x, and rotated; `None` where there is no such rotation."""
+        """A stage's inputs with white noise for x, upright and rotated; `None` if they cannot be rotated."""
         noise = x.lane(0)
-        if jnp.issubdtype(noise.dtype, jnp.floating):  # what else it gets is of the whole batch
+        if jnp.issubdtype(noise.dtype, jnp.floating):  # other inputs belong to the whole batch
             count = 2 if few and len(ins) - stage.first == 1 else x.shape[0]
             noise = draw(jax.random.normal, jax.random.key(self.calls), (count, *x.shape[1:]), noise.dtype)
         given = [noise if value is x else value.lane(0) for value in ins]
@@ -232,7 +232,7 @@ class _Run(Walk):
         return [Value((y, z), value.depends) for y, z, value in zip(given, rotated, ins, strict=True)]
 
     def why(self, stage, ins, x, outs, inner):
-        """Why a stage is lost."""
+        """The reason why a stage breaks quarter turns."""
         if not all(bool(jnp.isfinite(out.lane(0)).all()) for out in outs):
             return NOT_FINITE
         words = of_layer(stage, x.shape, outs[0].shape)
@@ -244,7 +244,7 @@ class _Run(Walk):
         return next((report.reason for report in run.reports if report.reason), of_cause(outs[0].cause, outs[0].shape))
 
     def report(self, name, x, outs, own, reason, kind=None):
-        """Adds a stage's report, and one of what comes before it, where quarter turns are lost there."""
+        """Adds a stage's report, and before it one for the code in between if quarter turns break there."""
         intact = not any(report.error > report.tolerance or report.reason for report in self.reports)
         error = self.error(x, 1, kind=kind)
         self.rounding = max(self.rounding, _rounding(x))
@@ -286,7 +286,7 @@ class _Run(Walk):
 
 
 def _most(numbers):
-    """The largest, or NaN if one is."""
+    """The largest number; NaN if any is NaN."""
     return float(np.max([*numbers]))
 
 

@@ -227,5 +227,5 @@ def _types(options):
 
 
 def _apply(norm, x):
-    # A batch norm of half precision returns float32, as its running means are.
+    # A batch norm in half precision returns float32, the type of its running means.
     return x if norm is None else norm(x).astype(x.dtype)

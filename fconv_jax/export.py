@@ -1,4 +1,4 @@
-"""Networks for other programs: of stock Flax layers, ONNX and StableHLO."""
+"""Exports networks for other programs: as stock Flax layers, ONNX or StableHLO."""
 
 import contextlib
 import json
@@ -89,7 +89,7 @@ def to_onnx(
       ImportError: without onnx (`pip install "fconv_jax[onnx]"`).
     """
     try:
-        from fconv_jax import _onnx  # needs onnx, which few need
+        from fconv_jax import _onnx  # needs the optional package onnx
     except ImportError as error:
         raise ImportError('ONNX files need onnx: pip install "fconv_jax[onnx]"') from error
     shape, _ = _input_shape(model, input_shape)
@@ -132,7 +132,7 @@ def to_stablehlo(
 
 
 def _write(path, contents):
-    """Writes a file whole or not at all; what is not a plain file, such as /dev/stdout, in place."""
+    """Writes a file whole or not at all; writes to anything but a plain file, such as /dev/stdout, in place."""
     if path.exists() and not (path.is_file() and not path.is_symlink()):
         path.write_bytes(contents)
         return
@@ -146,7 +146,7 @@ def _write(path, contents):
 
 @contextlib.contextmanager
 def _one_program():
-    """What the network does must not depend on the images' values or their number."""
+    """Explains jax's errors about a network whose Python code depends on the images' values or their number."""
     try:
         yield
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:

@@ -22,7 +22,7 @@ class PlainNetwork(nnx.Module):
     Args:
       description: JSON: `input_shape` (height, width, channel; `null` for any), `layers` {name: [class of flax.nnx,
         arguments]}, `constants` {name: shape}, `steps` [[operation, inputs, options], ...] and `output` (the axes
-        behind those of space, where they are not one).  Step i makes value i + 1; value 0 is the images.
+        after the spatial ones, unless there is just one).  Step i makes value i + 1; value 0 is the images.
 
     Parameters: those of `layers`; they are zeros until they are set (`nnx.update`).
 
@@ -72,7 +72,7 @@ def _tuples(value):
 
 
 def _windows(x, window, strides, padding, widen):
-    """The windows' sides: with `widen` larger by what the stride leaves."""
+    """The windows' sides.  `widen` adds the rows and columns that the stride would leave out."""
     return [window + ((size + 2 * padding - window) % strides if widen else 0) for size in x.shape[1:3]]
 
 
@@ -91,7 +91,7 @@ def _mean_pool(x, *, window, strides, padding, widen):
 
 
 def blur_weights(window: int) -> list[float]:
-    """The Gaussian of a blur pool, its sum 1: sigma = (window - 1) / 6."""
+    """The Gaussian of a blur pool, normalised to sum 1: sigma = (window - 1) / 6."""
     weights = [math.exp(-((u - (window - 1) / 2) ** 2) * 18.0 / max(window - 1, 1) ** 2) for u in range(window)]
     return [weight / sum(weights) for weight in weights]
 
@@ -121,7 +121,7 @@ def _over_space(x, *, kind):
 
 
 def _concatenate(*arrays, order):
-    """Along the channels of each element."""
+    """Joins fields along the channels of each group element."""
     y = jnp.concatenate([split(x, order) for x in arrays], axis=-1)
     return y.reshape(*y.shape[:-2], math.prod(y.shape[-2:]))
 
@@ -172,7 +172,7 @@ OPERATIONS = {
     "reshape": _reshape,
     "upsample": _upsample,
 }
-"""What a step may do, beside `"layer"`."""
+"""The operations of a step, besides `"layer"`."""
 
 
 def parameters_from(arrays: dict, network: PlainNetwork) -> PlainNetwork:

@@ -111,7 +111,7 @@ def from_pretrained(folder_or_name: str | os.PathLike) -> nnx.Module:
         arrays = _safetensors().load(data)
     except ImportError:
         raise
-    except Exception as error:  # The kinds are those of a library in Rust.
+    except Exception as error:  # The library is in Rust and has its own exceptions.
         raise ValueError(f"{where.folder / WEIGHTS} is no safetensors file: {_line(error)}") from error
     found = {name: (x.shape, str(x.dtype)) for name, x in arrays.items()}
     _check_arrays(f"{where.folder / WEIGHTS}", found, expected)
@@ -156,14 +156,14 @@ class _Folder:
     def _bytes(self, name, most):
         path = self.folder / name
         try:
-            # The Hub's cache holds links to files of its own; in any other folder a link leads out of it.
+            # The Hub's cache holds links to its own files; in any other folder a link leads out of it.
             if self._root not in path.resolve(strict=True).parents or (path.is_symlink() and self._root == self.folder):
                 raise ValueError(f"{path} is a link: files of a network lie in its folder")
             if not path.is_file():
                 raise ValueError(f"{path} is not a file")
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                data = file.read(min(size, most) + 1)  # Python takes the memory first
+                data = file.read(min(size, most) + 1)  # Python allocates what it is asked for first
         except FileNotFoundError as error:
             raise ValueError(f"{path} is missing: not a folder of save_pretrained, or not all of it") from error
         except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself, before Python 3.13
@@ -176,7 +176,7 @@ class _Folder:
 def _found(folder_or_name):
     """(the folder, the folder in which its files must lie)."""
     if isinstance(folder_or_name, str) and folder_or_name in SHIPPED:
-        # Installed as links (a package manager's store), they are the package's all the same.
+        # A package manager may install files as links into its store; they still belong to the package.
         return _SHIPPED / SHIPPED[folder_or_name], pathlib.Path(_SHIPPED.resolve().anchor)
     try:
         folder = pathlib.Path(folder_or_name)

@@ -23,7 +23,7 @@ from experiments.data.sources import Source, obtain_files, read_embedded, read_o
 from experiments.settings import COPIES_PER_IMAGE, DATASETS, SETTINGS, SPLITS, Dataset
 
 _READ_AT_ONCE = 8192
-_READ_AHEAD = "readahead_buffer_size:4194304"  # In bytes; TFDS's own way, without it, takes three times longer.
+_READ_AHEAD = "readahead_buffer_size:4194304"  # In bytes; TFDS's default takes three times longer.
 _MARK = b"\xa5"
 _PARSE = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue] (made by protobuf)
 
@@ -59,7 +59,7 @@ class RecordEncoder:
 
 def write_records(path: Path, records: Iterable[bytes]) -> int:
     """Write an ArrayRecord file; returns the number of bytes of its records."""
-    # Not compressed: a record of one image hardly gets smaller, and takes four times longer to write and to read.
+    # Not compressed: that would hardly shrink a record of one image, and make reading and writing four times slower.
     writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
     num_bytes = 0
     try:
@@ -158,7 +158,7 @@ class RotatedMnist(FileReaderBuilder):
         }
         return tfds.core.DatasetInfo(
             builder=self,
-            description=self.__doc__ or "",  # `python -OO` takes it away
+            description=self.__doc__ or "",  # `python -OO` removes docstrings
             features=tfds.features.FeaturesDict(features),
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(),
@@ -211,7 +211,7 @@ class RotatedMnist(FileReaderBuilder):
         rotated = SETTINGS[config.setting].is_rotated(split)
         copies = COPIES_PER_IMAGE if rotated else 0
         angles = copy_angles(config.data_seed, config.dataset, split, len(images))[:, :copies]
-        # The image itself is the first of its own copies, at angle 0.
+        # The first copy is the image itself, at angle 0.
         angles = np.concatenate([np.zeros((len(images), 1), np.int32), angles], axis=1)
         for start in range(0, len(images), _BLOCK):
             block = slice(start, start + _BLOCK)

@@ -19,11 +19,11 @@ from experiments.data.files import IMAGE_SIZE, DataError
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 """Others stay closed: Pillow's reader of EPS starts a program."""
 BOX = 20
-_MOST = 400  # pixels of a side that the ink is looked for in; a larger image is averaged down to it
+_MOST = 400  # largest side, in pixels, in which ink is searched; a larger image is averaged down to it
 _LEAST_CONTRAST = 0.06  # of ink against background, which is 1 for black on white
 _NOISE = 4.0  # standard deviations of the background that ink must exceed
-_THINNEST = 1.6  # pixels of the box: a thinner stroke is widened, as of a pen on a large sheet
-_FINE = 4  # widening is done in a box so many times larger
+_THINNEST = 1.6  # pixels of the box: a thinner stroke (a pen on a large sheet) is widened
+_FINE = 4  # strokes are widened in a box this many times larger
 
 
 def read(path: Path) -> np.ndarray:
@@ -43,7 +43,7 @@ def read(path: Path) -> np.ndarray:
                 frames = getattr(image, "n_frames", 1)
                 if frames > 1 and image.format != "MPO":  # a telephone's JPEG, with a preview
                     raise DataError(f"holds {frames} images: save the one that is meant")
-                image.draft("L", (_MOST, _MOST))  # a JPEG is made smaller while it is read
+                image.draft("L", (_MOST, _MOST))  # reads a JPEG at a smaller size
                 image.load()
                 return _levels(ImageOps.exif_transpose(image))
     except DataError:

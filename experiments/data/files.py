@@ -23,7 +23,7 @@ OFFICIAL_FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
 
 _GZIP = b"\x1f\x8b"
 _MOST_BYTES = 2**26
-"""More than any of the files has, packed or not; what is larger is not read."""
+"""Larger than every official file, compressed or not; a larger file is not read."""
 
 
 class DataError(InputError):
@@ -155,7 +155,7 @@ def _named(name):
 
 
 def _recognised(path, dataset):
-    """The official file whose first bytes a file has: its kind, number and size say which."""
+    """Recognises an official file by its first bytes, which state the kind, number and size of its arrays."""
     try:
         head = read_bytes(path, 16) if path.is_file() else b""
     except DataError:

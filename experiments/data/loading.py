@@ -123,13 +123,13 @@ def _check_request(dataset, setting=1, data_seed=0, splits=()):
 
 def _prepare(root: Path, dataset: str, setting: int, data_seed: int, progress: Progress) -> None:
     """Prepare one configuration unless another process has done it meanwhile."""
-    check_source(root, DATASETS[dataset])  # first of all: bad input writes nothing
+    check_source(root, DATASETS[dataset])  # first, so that bad input writes nothing
     folder = sources.prepared_directory(root, dataset, setting, data_seed)
     try:
         with _only_process(root, dataset, progress):
             if folder.exists():
                 return
-            # Only this process prepares, so these are left over from one that was killed.
+            # Only this process prepares, so these remain from a process that was killed.
             for left_over in folder.parent.glob("incomplete.*"):
                 shutil.rmtree(left_over)
             builder = _make_builder(root, dataset, setting, data_seed, progress)
@@ -160,7 +160,7 @@ def _only_process(root, dataset, progress):
 def _make_builder(root, dataset, setting, data_seed, progress=None):
     tfds.disable_progress_bar()
     config = RotatedMnistConfig.create(dataset, setting, data_seed)
-    # TFDS wants its own object where the configuration is one of those that it lists.
+    # For a configuration that TFDS lists, it accepts only its own object.
     config = RotatedMnist.builder_configs.get(config.name, config)
     return RotatedMnist(config=config, data_dir=root, progress=progress)
 

@@ -24,7 +24,7 @@ ZIP_BYTES, ZIP_MD5 = 58_424_278, "0f9a947ff3d30e95cd685462cbf3b847"
 """Of the official mnist_rotation_new.zip."""
 TRAIN_AMAT = "mnist_all_rotation_normalized_float_train_valid.amat"
 TEST_AMAT = "mnist_all_rotation_normalized_float_test.amat"
-# What programs of others have made of them: for each split its file and the names of images and labels in it.
+# Converted copies in circulation: for each split, the file and the names of its images and labels.
 _NPZ = (
     {name: (f"rotated_{name}.npz", "x", "y") for name in ("train", "valid", "test")},
     {name: (f"{name}.npz", "data", "labels") for name in ("train", "valid", "test")},

@@ -18,7 +18,7 @@ from experiments.settings import COPIES_PER_IMAGE
 MIN_ANGLE, NUM_ANGLES = -90, 180
 """Copies are rotated by whole degrees -90..89."""
 
-_BLOCK = 4096  # Images handled at once: large enough for speed, 26 MB of coefficients at 28 x 28.
+_BLOCK = 4096  # Images rotated at once: large enough for speed, 26 MB of coefficients at 28 x 28.
 
 
 def rotate_images(images: np.ndarray, angle: float) -> np.ndarray:
@@ -92,7 +92,7 @@ def uniform_angles(seed: int, num_images: int) -> np.ndarray:
 
 
 def rotate_each(images: np.ndarray, angles: np.ndarray, order: int) -> np.ndarray:
-    """Rotates each image by an angle of its own, clipped and rounded to whole grey levels.
+    """Rotates each image by its own angle, clipped and rounded to whole grey levels.
 
     uint8 `[n, size, size]`, degrees `[n]` -> uint8 `[n, size, size]`: `scipy.ndimage.rotate(x, angle, reshape=False,
     order=order)`.
@@ -152,7 +152,7 @@ def _spline_taps(position: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarra
     weight_2 = (before * before * (before - 2) * 3 + 4) / 6
     weight_0 = before**3 / 6
     weights = np.stack([weight_0, weight_1, weight_2, 1 - weight_0 - weight_1 - weight_2], axis=-1)
-    # Coefficients continue mirrored beyond the border, the border itself not repeated.
+    # Beyond the border, coefficients are mirrored without repeating the border itself.
     period = max(2 * (size - 1), 1)
     index = np.abs(first.astype(np.int64)[:, None] + np.arange(-1, 3)) % period
     return np.minimum(index, period - index), weights

@@ -35,7 +35,7 @@ from experiments.rules import path
 from experiments.settings import DATASETS, Dataset
 
 VERSION = "1.0.0"
-"""Of the prepared files; raise it with the rotation or the rule of the angles: TFDS takes what is prepared as it is."""
+"""Version of the prepared files.  Raise it when the rotation or the angles change: TFDS reuses what is prepared."""
 
 
 def data_directory(data_dir: str | os.PathLike | None = None) -> Path:
@@ -106,7 +106,7 @@ def _check_official(dataset: Dataset, name: str, content: bytes, count: int) -> 
         raise DataError(f"holds MNIST's {known_as}, not {dataset.name}")
     if known_as not in (name, None):
         raise DataError(f"holds the content of {known_as}, files are swapped")
-    # The format before the digest: it says better what is wrong.
+    # The format before the digest: its error says more precisely what is wrong.
     values = _parse_idx(content, name, count, dataset.num_classes)
     if dataset.name == "mnist" and known_as is None:
         raise DataError("is not MNIST's file (its sha256 differs)")
@@ -164,7 +164,7 @@ def read_embedded(dataset: Dataset) -> Source:
 def _split_by_class(dataset: Dataset, images: np.ndarray, labels: np.ndarray) -> Source:
     """Cut each class, in file order, into the three splits; each split keeps the file's order."""
     ends = np.cumsum([dataset.num_train, dataset.num_validation, dataset.num_test]) // dataset.num_classes
-    # Place of each image within its own class, in file order.
+    # Each image's position within its class, in file order.
     rank = np.empty(len(labels), np.int64)
     for label in range(dataset.num_classes):
         members = np.flatnonzero(labels == label)
@@ -248,7 +248,7 @@ def obtain_files(root: Path, dataset: str, download: Callable[[dict[str, str]], 
     if placed := find_placed(root, dataset):
         return placed
     _check_available(root, dataset)
-    downloader.MAX_RETRIES = 2  # TFDS's 10 take minutes before they say that the network is gone.
+    downloader.MAX_RETRIES = 2  # TFDS's 10 take minutes to report a lost network.
     try:
         return {name: Path(path) for name, path in download(official_urls(dataset)).items()}
     except Exception as error:  # TFDS raises bare errors of many libraries here.

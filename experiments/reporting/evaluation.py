@@ -85,7 +85,7 @@ def _evaluate(options, command, console):
 
 
 def _uniform(evaluator, test, console):
-    """Each image rotated by an angle of its own: accuracies `[seed of the angles][seed]` of each interpolation."""
+    """Rotates each image by its own angle: accuracies `[seed of the angles][seed]` of each interpolation."""
     found = {
         interpolation: [evaluator.accuracy_uniform(test, interpolation, seed).tolist() for seed in ANGLE_SEEDS]
         for interpolation in counted(console, "interpolations", list(INTERPOLATIONS))

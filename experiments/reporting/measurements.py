@@ -101,7 +101,7 @@ def invariance_errors(
 
 
 @nnx.jit
-def _invariant(layer, x):  # the layer is an argument: three of the same sizes are one program
+def _invariant(layer, x):  # the layer is an argument, so three layers of equal sizes compile once
     return fconv_jax.max_over_group(nnx.relu(layer(x)))
 
 
@@ -163,11 +163,11 @@ def _upright_cells(results):
 
 
 def _draw_gathered(output, cells):
-    """Draws what is to be drawn of the gathered runs; the names of the files."""
+    """Draws the figures of the gathered runs; returns the names of their files."""
     lines = {name: angles for name, (_, angles) in cells.items() if angles is not None}
     confusions = {name: np.sum(cell["confusion"], axis=0) for name, (cell, _) in cells.items()}
     for name in ("upright.png", "six_nine.png"):
-        (output / name).unlink(missing_ok=True)  # of runs that are gone
+        (output / name).unlink(missing_ok=True)  # it showed runs that are no longer there
     if lines:
         illustrations.plot_upright(output / "upright.png", lines, [cells[name][0] for name in lines])
     if confusions:

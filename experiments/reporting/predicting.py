@@ -21,7 +21,7 @@ from fconv_jax import pretrained
 
 LEAST_PROBABILITY = 0.5
 INK = (20.0, 250.0)
-_TOGETHER = 32  # images: one program serves any number of them
+_TOGETHER = 32  # images a batch: one compiled program serves any number of them
 _SHADES = " .:-=+*#%@"
 
 

@@ -62,7 +62,7 @@ def label_ends(axis: Axes, lines: Sequence[Line2D], gap: float = 0.065) -> None:
         y = np.asarray(line.get_ydata(), dtype=float)
         shown = np.flatnonzero(np.isfinite(y))
         if len(shown):
-            x = 0.0 if axis.get_xscale() == "linear" else 1.0  # any: only the height counts
+            x = 0.0 if axis.get_xscale() == "linear" else 1.0  # any value will do: only the height matters
             ends.append((float(np.asarray(to_height.transform(np.array([x, y[shown[-1]]])))[1]), line))
     ends.sort(key=lambda end: end[0])
     heights = _spread([height for height, _ in ends], gap)

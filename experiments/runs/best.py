@@ -67,7 +67,7 @@ class Evaluator:
             raise CheckpointError(f"{run_dir} holds no finished run ({folders.BEST}/ is missing): --resume finishes it")
         reading.check_run(run_dir)
         try:
-            # Not yet checked against the digest: whatever it makes of a network may fail.
+            # The configuration is not yet checked against the digest: building its network may fail in any way.
             rows = self._prepare(restore_record(best))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, CheckpointError):
@@ -85,7 +85,7 @@ class Evaluator:
     def _prepare(self, record):
         """Makes the network and its programs; returns the shapes of its arrays."""
         self.config = RunConfig(**{**record["config"], "seeds": tuple(record["config"]["seeds"])})
-        # Only the steps of a training, which is over, depend on its epochs and its rate.
+        # Epochs and learning rate matter to training steps only, and training is over.
         self.network, self.programs = make(self.config, num_classes=record["num_classes"])
         return self.programs.abstract_rows()
 

@@ -1,6 +1,6 @@
 """One cell of the table: its options and data, checked against its folder. Nothing is written.
 
-Without jax, so that a sweep can tell what is finished at once.
+Without jax, so that a sweep lists its finished cells without delay.
 """
 
 import dataclasses

@@ -42,7 +42,7 @@ class Checkpoints:
             max_to_keep=1,
             create=False,
             enable_async_checkpointing=True,
-            # A run that is stopped (Ctrl-Z) in the middle of a save goes on with it, however late.
+            # A run suspended (Ctrl-Z) in the middle of a save finishes it whenever it continues.
             async_options=ocp.AsyncOptions(timeout_secs=_PATIENCE_SECONDS),
             multiprocessing_options=_alone(),
         )

@@ -79,8 +79,8 @@ def _signals() -> Iterator[list[int]]:
 
 
 def _child(argv: Sequence[str], heard: list[int]) -> tuple[int, str]:
-    """Runs `experiments.sweep` with `argv` in a process of its own; returns its exit code and its last message."""
-    # A process group of its own: Ctrl-C reaches it through us only, and so once.
+    """Runs `experiments.sweep` with `argv` in a separate process; returns its exit code and its last message."""
+    # A separate process group: Ctrl-C reaches the child once, through us.
     command = [sys.executable, "-m", "experiments.sweep", *argv]
     messages, told = [], 0
     with _deaf_child(command) as process:

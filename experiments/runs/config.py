@@ -22,7 +22,7 @@ _ON_COMMAND_LINES = {"model": one_of(NAMED, shown="NAME"), "dataset": one_of(("a
 
 def new_parser(command: str, doc: str | None) -> Parser:
     """The parser of a command, which says the first line of the command's docstring."""
-    # `python -OO` takes docstrings away.
+    # `python -OO` removes docstrings.
     return Parser(prog=f"python -m experiments.{command}", description=(doc or "").partition("\n")[0])
 
 
@@ -137,7 +137,7 @@ def check_save(folder: Path, record: dict | None, config: RunConfig, data_digest
     for name, value in now.items():
         was = saved.get(name)
         if name == "data_digest" and isinstance(was, dict) and str(config.setting) not in was:
-            continue  # not a save for this setting: restoring it tells
+            continue  # not a save for this setting: restoring it will say so
         if name == "data_digest" and isinstance(was, dict):
             was = {str(config.setting): was[str(config.setting)]}
         if was != value:

@@ -90,7 +90,7 @@ def check(folder: Path, *, resume: bool, overwrite: bool) -> None:
     if foreign:
         raise InputError(f"{folder} holds {foreign[0]!r}, which no run wrote: choose another --output")
     for path in (folder / BEST, folder / RESUME):
-        # What is written through a link would harm what it leads to.
+        # Writing through a link would overwrite its target.
         if (path.is_symlink() or path.is_file()) and not (resume and is_finished(folder)):
             raise InputError(f"{path} is a link or a file and not a folder of this run: remove it")
     if resume and CONFIG not in entries:

@@ -15,7 +15,7 @@ from experiments.runs import folder as folders
 from experiments.runs.results import OF_CONFIG, derived
 from experiments.settings import DATASETS, FIELDS, SETTINGS, RunConfig
 
-_ROUNDING = 1e-9  # of a mean that was summed in another order
+_ROUNDING = 1e-9  # between means that were summed in different orders
 _LARGEST_LOSS = 3.5e38  # of float32
 _LARGEST = 1e15  # of a count or a number of seconds
 DENIALS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)

@@ -87,7 +87,7 @@ def train_planned(console, planned: Planned, output: Path, given: dict, data_dir
     """
     cells = []
     for cell in cells_of.of_sweep(planned, output, given, data_dir, console.print):
-        if folders.is_finished(cell.folder):  # whoever evaluates it may hold it
+        if folders.is_finished(cell.folder):  # takes no lock: an evaluation may hold it
             console.print(f"{cell.folder} is finished")
             continue
         _check(cell.folder, resume=True, overwrite=False)  # all of them, before anything is written

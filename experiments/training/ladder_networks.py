@@ -58,7 +58,7 @@ class LadderAlexNet(AlexNet):
         options = {"group": 8, "basis": REFERENCE, **fconv_init(init), "rngs": rngs}
         self.conv1 = LiftingFConv(1, features[0], 5, **options)
         self.conv2, self.conv3, self.conv4 = (GroupFConv(features[i], features[i + 1], 3, **options) for i in range(3))
-        # To pool over rotations, the last layer keeps them; it has as many channels after the pool as before.
+        # The last layer keeps the rotation axis for the pool, which leaves the number of channels unchanged.
         last = GroupFConv if fixes >= MAX_OVER_ROTATIONS else ProjectingFConv
         self.conv5 = last(features[3], features[4], 3, **options)
         self._add_dense(features[4] * (1 if fixes >= MEAN_OVER_SPACE else 3 * 3), hidden, num_classes, init, rngs)

@@ -61,7 +61,7 @@ class Loop:
         self.position.compile_seconds += self.compiling.read()
         images = self.train[1].shape[0] * len(self.config.seeds)
         checked = sum(data[1].shape[0] for data in self.validation.values()) * len(self.config.seeds)
-        # Without its backward half, an image costs about a third.
+        # Validation runs the forward pass alone: about a third of the cost of training.
         return (self.config.epochs - self.position.epoch) * seconds * (images + checked / 3)
 
     def run(self, *, report: Callable, stop: Callable[[], bool], save: Callable) -> bool:
@@ -153,7 +153,7 @@ class Loop:
 def make(config: RunConfig, settings=(), num_train: int = 1, num_classes: int | None = None):
     """Returns the network of a configuration and its programs: network -> layout -> programs, the one place.
 
-    `settings`: whose best epochs are kept; `num_train`: training images, for the learning rate's schedule;
+    `settings`: each keeps its own best epoch; `num_train`: training images, for the learning rate's schedule;
     `num_classes`: default: the data set's.
     """
     network = build(

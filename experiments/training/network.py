@@ -53,7 +53,7 @@ class Network:
         training = keys is not None
         model = nnx.merge(self._expanded, jax.tree.map(self._cast, filters), stats, copy=True)
         model = nnx.view(model, deterministic=not training, use_running_average=not training, raise_if_not_found=False)
-        # A batch that may be cut is convolved inside of loops; one that may not stands alone, seed after seed.
+        # A batch that may be sliced is convolved inside loops; otherwise seeds run one after another, without a loop.
         with fconv_jax.convolution_algorithm("auto" if self.has_stats else "loops"):
             logits = model(self._cast(images.astype(jnp.float32) / 255), rngs=keys)
         return logits.astype(jnp.float32), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))

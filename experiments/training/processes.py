@@ -44,7 +44,7 @@ def join() -> None:
 def _keep_gloo_silent():
     """Drops what C++ writes to standard output: gloo's threads report each connection there, and have no switch."""
     if sys.stdout is None or sys.stdout is not sys.__stdout__ or sys.stdout.fileno() != 1:
-        return  # somebody else's stream, such as a notebook's
+        return  # not a standard stream, but for example a notebook's
     sys.stdout.flush()
     options = {"encoding": sys.stdout.encoding, "errors": sys.stdout.errors}
     sys.stdout = open(os.dup(1), "w", buffering=1, **options)  # noqa: SIM115 - lives as long as the process

@@ -74,7 +74,7 @@ def _weights(params):
 
 
 def init(network: Network, settings: tuple[int, ...], optimizer: Adam, seed: jax.Array) -> dict:
-    """Returns a seed's state before its first step; `settings` are those whose best epoch is kept."""
+    """Returns a seed's state before its first step; each of `settings` keeps its own best epoch."""
     key = jax.random.fold_in(jax.random.key(seed), _INITIAL)
     _, params, stats = nnx.split(network.create(rngs=nnx.Rngs(params=key)), nnx.Param, ...)
     params, stats = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)

@@ -74,7 +74,7 @@ def plain_twin(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
     Args:
       name: the F-Conv network's.
       rngs: its `params` stream draws the parameters.
-      **options: the F-Conv network's, as in `create`; `group` and `width` say what is to be matched.
+      **options: the F-Conv network's, as in `create`; `group` and `width` set the parameter count to match.
 
     Raises:
       ValueError: a network without a plain twin.

@@ -17,7 +17,7 @@ def flatten(x: jax.Array) -> jax.Array:
 
 
 def mean_over_space(x: jax.Array) -> jax.Array:
-    """`[batch, height, width, channel]` -> `[batch, channel]`: what is left does not depend on positions."""
+    """`[batch, height, width, channel]` -> `[batch, channel]`: the result does not depend on positions."""
     return x.mean(axis=(1, 2))
 
 
