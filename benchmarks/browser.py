@@ -30,13 +30,10 @@ PAGE = Path(__file__).parents[1] / "demo"
 ROUNDS = 3
 
 
-class _Static(SimpleHTTPRequestHandler):
-    """Any server of static files."""
+class _Static(serving.Handler):
+    """Any server of static files: without the headers of ours."""
 
-    extensions_map = SimpleHTTPRequestHandler.extensions_map | serving.TYPES
-
-    def log_message(self, *_):
-        pass
+    end_headers = SimpleHTTPRequestHandler.end_headers
 
 
 @contextlib.contextmanager

