@@ -12,7 +12,9 @@ from flax import nnx
 
 import fconv_jax
 from experiments import data, export
-from experiments.runs.best import rotated
+from experiments.data import Split
+from experiments.runs import best
+from experiments.runs.best import Evaluator, rotated
 from tests.experiments import helpers
 
 ROOT = Path(__file__).parents[2]
@@ -117,3 +119,23 @@ def test_an_invariant_network_is_invariant(name, folder_of_data):
     for quarters in (1, 2, 3):
         found = logits(np.rot90(images, quarters, axes=(1, 2)))
         np.testing.assert_allclose(found, expected, rtol=0, atol=EXACT * float(jnp.abs(expected).max()))
+
+
+@pytest.mark.slow
+def test_angles_that_differ_by_quarter_turns_are_tested_once(folder_of_data, monkeypatch):
+    evaluator = Evaluator(HEADLINE)
+    test = data.load("mnist_5k", 1, data_dir=folder_of_data, splits=("test",))["test"]
+    some = Split(test.images[::20], test.labels[::20], test.angles[::20])
+    expected = np.stack([evaluator.accuracy_by_angle(some, [angle])[:, 0] for angle in (-60, 0, 30, 120)], axis=1)
+    tested = []
+    monkeypatch.setattr(best, "rotated", lambda images, angle: tested.append(angle) or rotated(images, angle))
+    np.testing.assert_array_equal(evaluator.accuracy_by_angle(some, [-60, 0, 30, 120]), expected)
+    assert [angle for angle in tested if angle in (-60, 0, 120)] == [-60, 0]
+
+
+def test_all_angles_of_a_plain_network_are_tested(synthetic, finished, monkeypatch):
+    tested = []
+    monkeypatch.setattr(best, "rotated", lambda images, angle: tested.append(angle) or rotated(images, angle))
+    Evaluator(finished).accuracy_by_angle(helpers.split("test", False), [-180, -90, 0, 180])
+    assert {-180, -90, 0} <= set(tested)
+    assert 180 not in tested
