@@ -2,8 +2,9 @@
 
     python -m benchmarks.errors [--weights NAME] [--dataset mnist_5k] [--data-dir DIR]
 
-All test digits are rotated by every 15 degrees.  Writes results/errors.md and results/figures/errors.png: the pairs of
-digits that are confused most, and the twelve digits that are wrong at the most angles, each at the angle where the
+All test digits are rotated by every 5 degrees of a quarter turn; the network does not see whole quarter turns.  Writes
+results/errors.md and results/figures/errors.png: the pairs of digits that are confused most, 6 and 9, how far the
+probabilities can be trusted, and the twelve digits that are wrong at the most angles, each at the angle where the
 network is surest of its error.  The test digits are looked at here, and nothing is chosen by them.
 """
 
@@ -23,8 +24,8 @@ from experiments.reporting import style
 from experiments.runs.best import rotated
 
 ROOT = pathlib.Path(__file__).parents[1] / "results"
-ANGLES = tuple(range(-180, 180, 15))
-TOGETHER, SHOWN = 250, 12
+ANGLES = tuple(range(-45, 45, 5))
+TOGETHER, SHOWN, BINS = 250, 12, 15
 
 
 def probabilities(name: str, images: np.ndarray) -> np.ndarray:
@@ -48,6 +49,28 @@ def pairs(found: np.ndarray, labels: np.ndarray) -> list[tuple[tuple[int, int], 
     return [((a, b), count / total) for (a, b), count in counts.most_common()]
 
 
+def calibration_error(found: np.ndarray, labels: np.ndarray) -> float:
+    """The expected calibration error over 15 bins of the highest probability p (Guo et al., ICML 2017, eq. 5).
+
+    sum_b n_b / n |share of right answers in bin b - mean p in bin b|, of probabilities `[..., image, class]`.
+    """
+    highest, right = found.max(-1).ravel(), (found.argmax(-1) == labels).ravel()
+    bins = np.minimum((highest * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, highest, BINS) - np.bincount(bins, right, BINS)
+    return float(np.abs(gaps).sum() / highest.size)
+
+
+def six_and_nine(found: np.ndarray, labels: np.ndarray) -> list[str]:
+    """Rows of a table: what the sixes and the nines are taken for, upright and over all angles."""
+    rows = []
+    for where, answers in (("upright", found[ANGLES.index(0)][None]), ("all angles", found)):
+        for digit, other in ((6, 9), (9, 6)):
+            said = answers.argmax(-1)[:, labels == digit]
+            shares = np.mean(said == digit), np.mean(said == other), np.mean((said != digit) & (said != other))
+            rows.append(f"| {digit}, {where} | {' | '.join(f'{share:.2%}' for share in shares)} |")
+    return rows
+
+
 def draw(found: np.ndarray, images: np.ndarray, labels: np.ndarray) -> pyplot.Figure:
     """The digits that are wrong at the most angles, each where the network is surest of its error."""
     wrong = found.argmax(-1) != labels
@@ -58,9 +81,8 @@ def draw(found: np.ndarray, images: np.ndarray, labels: np.ndarray) -> pyplot.Fi
         angle = ANGLES[int(sureness.argmax())]
         said = int(found[sureness.argmax(), digit].argmax())
         axis.imshow(rotated(images[digit : digit + 1], angle)[0, ..., 0], cmap="gray")
-        axis.set_title(
-            f"{labels[digit]} at {angle}°: {said}, {sureness.max():.0%}\nwrong at {wrong[:, digit].sum()} of 24"
-        )
+        often = f"wrong at {wrong[:, digit].sum()} of {len(ANGLES)}"
+        axis.set_title(f"{labels[digit]} at {angle}°: {said}, {sureness.max():.0%}\n{often}")
         axis.axis("off")
     return figure
 
@@ -76,7 +98,8 @@ def page(command: str, name: str, found: np.ndarray, labels: np.ndarray) -> str:
     lines = [
         "# Where the invariant network is wrong",
         "",
-        f"`{command}`: the packaged network `{name}`, {len(labels):,} test digits, each at {len(ANGLES)} angles.",
+        f"`{command}`: the packaged network `{name}`, {len(labels):,} test digits, each at "
+        f"{len(ANGLES)} angles, every 5 degrees of a quarter turn. The network does not see whole quarter turns.",
         "",
         f"- Wrong at a given angle: {by_angle.mean():.2%} of the digits (upright {by_angle[ANGLES.index(0)]:.2%}, "
         f"worst angle {by_angle.max():.2%}).",
@@ -84,6 +107,15 @@ def page(command: str, name: str, found: np.ndarray, labels: np.ndarray) -> str:
         f"{always * len(ANGLES) / wrong.sum():.0%} of all errors.",
         f"- Of the {int((~upright).sum()):,} digits that are right when upright, {int(np.sum(new.any(0)))} are wrong "
         f"at some other angle, on average at {new.sum(0)[new.any(0)].mean():.1f} of {len(ANGLES)}.",
+        f"- Expected calibration error ({BINS} bins): {calibration_error(found[ANGLES.index(0)], labels):.3f} upright, "
+        f"{calibration_error(found, labels):.3f} over all angles. The mean of the highest probability is "
+        f"{found.max(-1).mean():.3f}, the accuracy {1 - wrong.mean():.3f}.",
+        "",
+        "Sixes and nines, which a rotation by 180 degrees could make of each other:",
+        "",
+        "| digit | right | as the other | as a third |",
+        "|---|---|---|---|",
+        *six_and_nine(found, labels),
         "",
         "Pairs of digits, in either direction:",
         "",

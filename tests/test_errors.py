@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pytest
 
 from benchmarks import errors
 
@@ -20,12 +21,22 @@ def test_pairs_count_either_direction():
 
 def test_the_page_counts_digits_that_rotation_does_not_matter_to():
     labels = np.array([6, 9, 2, 1])
-    said = np.tile(labels, (24, 1))
+    said = np.tile(labels, (18, 1))
     said[:, 0] = 9  # always
-    said[errors.ANGLES.index(45), 1] = 6  # once
+    said[errors.ANGLES.index(40), 1] = 6  # once
     text = errors.page("command", "name", answers(said), labels)
-    assert re.search(r"\n- 1 digits are wrong at every angle.* 96% of all errors", text)
+    assert re.search(r"\n- 1 digits are wrong at every angle.* 95% of all errors", text)
     assert (
-        "Of the 3 digits that are right when upright, 1 are wrong at some other angle, on average at 1.0 of 24" in text
+        "Of the 3 digits that are right when upright, 1 are wrong at some other angle, on average at 1.0 of 18" in text
     )
+    assert "| 6, all angles | 0.00% | 100.00% | 0.00% |\n| 9, all angles | 94.44% | 5.56% | 0.00% |" in text
     assert "| 6 and 9 | 100.0% |\n| 4 and 7 | 0.0% |\n| 2 and 5 | 0.0% |" in text
+
+
+def test_the_calibration_error_is_the_gap_between_sureness_and_accuracy():
+    labels = np.zeros(10, int)
+    found = np.full((1, 10, 10), 0.2 / 9)
+    found[0, :6, 0] = found[0, 6:, 1] = 0.8  # 0.8 sure, 6 of 10 right
+    assert errors.calibration_error(found, labels) == pytest.approx(0.2)
+    half = np.stack([found[0], answers(np.zeros(10, int))])  # and another bin: 0.9 sure, all right
+    assert errors.calibration_error(half, labels) == pytest.approx((0.2 + 0.1) / 2)
