@@ -169,6 +169,16 @@ def _rungs(ladder: str, network: str, large: bool) -> dict[str, ModelSpec]:
     }
 
 
+def _stacks() -> dict[str, ModelSpec]:
+    builder, features = "experiments.training.stacks:stack", {4: (16, 24, 32, 44), 8: (8, 16, 24, 32)}
+    return {
+        f"stack_c{t}": ModelSpec(
+            builder, {"num_rotations": t, "features": sizes}, large=True, cost=30, protocol=_INVARIANT
+        )
+        for t, sizes in features.items()
+    }
+
+
 MODELS: dict[str, ModelSpec] = {
     "lenet": ModelSpec("lenet", report_runs=(
         (0.986, 0.985, 0.986, 0.988, 0.988), (0.984, 0.984, 0.984, 0.983, 0.985),
@@ -198,12 +208,13 @@ MODELS: dict[str, ModelSpec] = {
     "alexnet_fconv_invariant": ModelSpec(
         "alexnet_fconv_invariant", large=True, cost=1000, protocol=_INVARIANT, page="invariant"
     ),
+    **_stacks(),
     **_rungs("lenet_fconv", "LadderLeNet", large=False),
     **_rungs("narrow alexnet_fconv", "LadderAlexNet", large=True),
 }  # fmt: skip
 
 NAMED = tuple(name for name, spec in MODELS.items() if not spec.rung)
-"""The models that a command line can name: those of `fconv_jax.models.MODELS` (a test keeps them equal)."""
+"""The models that a command line can name: those of `fconv_jax.models.MODELS` (a test keeps them equal), and stacks."""
 
 REPORT_MODELS = tuple(name for name in NAMED if MODELS[name].report_runs)
 

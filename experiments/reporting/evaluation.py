@@ -20,7 +20,7 @@ from experiments.runs import reading
 from experiments.runs.best import Evaluator
 from experiments.runs.folder import write_json
 from experiments.runs.progress import counted
-from experiments.runs.results import versions, write_angles
+from experiments.runs.results import versions, write_angles, write_uniform
 from experiments.runs.train import resolve
 from experiments.training.devices import device_name
 
@@ -125,7 +125,7 @@ def _contents(evaluator, confusion):
 
 def _write(output, contents, console):
     """Writes the files. In a run's folder its own test has the plain names; names of other tests say their data."""
-    names, dataset = [folders.EVALUATION, folders.ANGLES, folders.ANGLES_PLOT], contents["dataset"]
+    names, dataset = [folders.EVALUATION, folders.ANGLES, folders.ANGLES_PLOT, folders.UNIFORM], contents["dataset"]
     trained = contents["trained_on"]
     if folders.is_run(output) and isinstance(trained, dict) and trained != {name: contents[name] for name in _DATA}:
         seed = None if contents["data_seed"] == trained["data_seed"] else contents["data_seed"]
@@ -136,9 +136,10 @@ def _write(output, contents, console):
             write_angles(output / names[1], contents)
             title = f"{contents['model']}, trained {_where(trained)}; tested on {dataset}"
             plot_angles(output / names[2], title, **contents["angles"], digest=contents["best_digest"])
-        else:
-            del names[1:]
+        if "uniform" in contents:
+            write_uniform(output / names[3], contents)
         write_json(output / names[0], contents)
+    names = [names[0], *names[1:3] * ("angles" in contents), *names[3:] * ("uniform" in contents)]
     console.print(f"saved in {output}/: {', '.join(names)}")
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from experiments.reporting import invariant_page, pages, plots, tables
+from experiments.reporting import invariant_page, pages, plots, tables, uniform_page
 from experiments.rules import InputError
 from experiments.runs import folder as folders
 from experiments.runs import reading
@@ -14,7 +14,7 @@ from experiments.runs.results import write_curves
 from experiments.settings import DATASETS
 
 _FIGURES = ("figure3", "confusion")
-_MADE = {"angles.png", invariant_page.PAGE, *(f"{name}.png" for name in _FIGURES)} | {
+_MADE = {"angles.png", invariant_page.PAGE, uniform_page.PAGE, *(f"{name}.png" for name in _FIGURES)} | {
     f"{name}_{dataset}.png" for name in _FIGURES for dataset in DATASETS
 }
 """What one call makes and another may not: it goes when its cells are gone."""
@@ -82,10 +82,11 @@ def _copy(cell, folder, copy):
     copy.mkdir(parents=True)
     folders.write_json(copy / folders.RESULTS, cell)
     write_curves(copy / folders.CURVES, cell)
-    for name in (folders.CONFIG, folders.ANGLES):
+    for name in (folders.CONFIG, folders.ANGLES, folders.UNIFORM):
         if (folder / name).exists():
             shutil.copyfile(folder / name, copy / name)
     reading.read_angles(copy, cell)
+    reading.read_uniform(copy, cell)
     if reading.read(copy) != cell or reading.read(folder) != cell:
         raise InputError(f"{folder} was written while it was read: give the command again")
 
@@ -96,7 +97,7 @@ def _write(made, kept, command, single_file):
     pages.write_table(made / "table2.csv", cells)
     figures = _figures(made, kept)
     pages.write_html(made / "report.html", cells, figures, command, single_file)
-    more = invariant_page.write(made, kept)
+    more = [*invariant_page.write(made, kept), *uniform_page.write(made, kept)]
     return ["table2.md", "table2.csv", *more, *(path.name for path in figures.values()), "report.html"]
 
 

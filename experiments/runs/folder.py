@@ -63,12 +63,15 @@ CONFIG, RESULTS, CURVES, CURVES_PLOT, RESUME, BEST = (
     "resume",
     "best",
 )
-EVALUATION, ANGLES, ANGLES_PLOT, AUDIT, AUDIT_PLOT = (
-    "evaluation.json", "angles.csv", "angles.png", "audit.json", "audit.png",
+EVALUATION, ANGLES, ANGLES_PLOT, UNIFORM, AUDIT, AUDIT_PLOT = (
+    "evaluation.json", "angles.csv", "angles.png", "uniform.csv", "audit.json", "audit.png",
 )  # fmt: skip
 _FIXED = (CONFIG, RESULTS, CURVES, CURVES_PLOT, RESUME, BEST, AUDIT, AUDIT_PLOT)
 _EVALUATED = rf"(_({'|'.join(DATASETS)})_setting\d(_seed\d+)?)?"
-_OWN = re.compile(rf"{'|'.join(map(re.escape, _FIXED))}|evaluation{_EVALUATED}\.json|angles{_EVALUATED}\.(csv|png)")
+_OWN = re.compile(
+    rf"{'|'.join(map(re.escape, _FIXED))}|evaluation{_EVALUATED}\.json|angles{_EVALUATED}\.(csv|png)|"
+    rf"uniform{_EVALUATED}\.csv"
+)
 _LOCK = ".lock"
 
 

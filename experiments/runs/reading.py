@@ -71,33 +71,62 @@ def read_angles(folder: Path, results: dict) -> tuple[np.ndarray, np.ndarray] | 
       InputError: a file that is not one, or that was not made from the run with these results.
     """
     path = folder / folders.ANGLES
+    return _measured(path, results, _table_of_angles, "--angles", lambda found: _fits(found[0], found[1], results))
+
+
+def read_uniform(folder: Path, results: dict) -> dict[str, np.ndarray] | None:
+    """Returns the accuracies `[seed, set of angles]` of each interpolation in a run's uniform.csv; None if it has none.
+
+    Raises:
+      InputError: as for `read_angles`.
+    """
+    return _measured(folder / folders.UNIFORM, results, _table_of_uniform, "--uniform")
+
+
+def _measured(path, results, table, option, fits=lambda found: True):
+    """What `table` makes of a file's rows and the run's seeds; the file must be of the run with these results."""
     if not path.exists():
         return None
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        angles, accuracy = _table(rows, results["seeds"])
+        found = table(rows, results["seeds"])
     except (OSError, *DENIALS, csv.Error) as error:
         raise InputError(f"{path} is not a table of angles ({_shown(error)}): evaluate the run again") from error
     whose = {(row.get("best_digest"), row.get("dataset", results["dataset"])) for row in rows}
-    if whose != {(results.get("best_digest"), results["dataset"])} or not _fits(angles, accuracy, results):
+    if whose != {(results.get("best_digest"), results["dataset"])} or not fits(found):
         raise InputError(
-            f"{path} was not made from this run on {results['dataset']}: evaluate it again with --angles, or remove it"
+            f"{path} was not made from this run on {results['dataset']}: evaluate it again with {option}, or remove it"
         )
-    return angles, accuracy
+    return found
 
 
-def _table(rows, seeds):
+def _table_of_angles(rows, seeds):
     found = {(int(row["seed"]), float(row["angle"])): float(row["accuracy"]) for row in rows}
     angles = np.unique([angle for _, angle in found])
     if not (len(angles) and len(found) == len(rows) and (np.abs(angles) <= 360).all()):
         raise ValueError("angles must be from -360 to 360, none twice")
-    if found.keys() != set(itertools.product(seeds, angles.tolist())):
+    return angles, _accuracies(found, seeds, angles.tolist())
+
+
+def _table_of_uniform(rows, seeds):
+    found = {(int(row["seed"]), (row["interpolation"], int(row["angle_seed"]))): float(row["accuracy"]) for row in rows}
+    sets = sorted({number for _, (_, number) in found})
+    if not sets or len(found) != len(rows):
+        raise ValueError("there must be a set of angles, none twice")
+    names = sorted({name for _, (name, _) in found})
+    accuracy = _accuracies(found, seeds, list(itertools.product(names, sets)))
+    return dict(zip(names, np.split(accuracy, len(names), axis=1), strict=True))
+
+
+def _accuracies(found, seeds, columns):
+    """`[seed, column]` of {(seed, column): accuracy}."""
+    if found.keys() != set(itertools.product(seeds, columns)):
         raise ValueError("every seed of the run, and no other, must have every angle")
-    accuracy = np.array([[found[seed, angle] for angle in angles.tolist()] for seed in seeds])
+    accuracy = np.array([[found[seed, column] for column in columns] for seed in seeds])
     if not ((accuracy >= 0) & (accuracy <= 1)).all():
         raise ValueError("accuracies must be from 0 to 1")
-    return angles, accuracy
+    return accuracy
 
 
 def _fits(angles, accuracy, results):

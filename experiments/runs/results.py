@@ -85,13 +85,31 @@ def write_curves(path: Path, results: dict) -> None:
 
 def write_angles(path: Path, evaluation: dict) -> None:
     """Writes angles.csv from an evaluation.json: one row for each seed and angle, with the digest of the run."""
-    whose = [evaluation["dataset"], evaluation["best_digest"]]
     rows = [
-        [seed, angle, f"{value:.6g}", *whose]
+        [seed, angle, value]
         for seed, row in zip(evaluation["seeds"], evaluation["angles"]["accuracy"], strict=True)
         for angle, value in zip(evaluation["angles"]["angle"], row, strict=True)
     ]
-    write_csv(path, ["seed", "angle", "accuracy", "dataset", "best_digest"], rows)
+    _write_accuracies(path, ["seed", "angle"], rows, evaluation)
+
+
+def write_uniform(path: Path, evaluation: dict) -> None:
+    """Writes uniform.csv from an evaluation.json: one row for each seed, interpolation and set of angles."""
+    found = evaluation["uniform"]
+    rows = [
+        [seed, interpolation, angle_seed, value]
+        for interpolation, of_angles in found["accuracy"].items()
+        for angle_seed, row in zip(found["angle_seeds"], of_angles, strict=True)
+        for seed, value in zip(evaluation["seeds"], row, strict=True)
+    ]
+    _write_accuracies(path, ["seed", "interpolation", "angle_seed"], rows, evaluation)
+
+
+def _write_accuracies(path, head, rows, evaluation):
+    """A table whose last column is the accuracy, and whose it is: the data set and the digest of the run."""
+    whose = [evaluation["dataset"], evaluation["best_digest"]]
+    rows = [[*row[:-1], f"{row[-1]:.6g}", *whose] for row in rows]
+    write_csv(path, [*head, "accuracy", "dataset", "best_digest"], rows)
 
 
 def print_tables(console, results: dict) -> None:

@@ -95,7 +95,8 @@ def build(
     spec = MODELS.get(name)
     if spec is not None and ":" in spec.builder:
         module, builder = spec.builder.split(":")
-        create = functools.partial(getattr(importlib.import_module(module), builder), **spec.options)
+        own = {} if spec.rung else {"init": init}  # a rung of a ladder has its own initial weights
+        create = functools.partial(getattr(importlib.import_module(module), builder), **spec.options, **own)
     else:
         create = functools.partial(fconv_jax.models.create, spec.builder if spec else name, init=init)
     create = functools.partial(create, num_classes=num_classes)

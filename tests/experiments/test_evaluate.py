@@ -9,7 +9,9 @@ import pytest
 
 from experiments.data import Split
 from experiments.data.rotation import rotate_each, uniform_angles
+from experiments.rules import InputError
 from experiments.runs.best import Evaluator
+from experiments.runs.reading import read_uniform
 from tests.experiments import helpers
 
 
@@ -61,8 +63,10 @@ def test_another_setting_and_every_angle_elsewhere(synthetic, own, tmp_path):
 
 def test_each_image_rotated_by_its_own_angle(synthetic, own, tmp_path, capsys):
     assert helpers.evaluate(own, "--setting", 3, "--angles", "--angle-step", 90, "--uniform", "--output", tmp_path) == 0
-    assert "bilinear" in capsys.readouterr().out
+    written = capsys.readouterr().out
+    assert "bilinear" in written
     evaluated = json.loads((tmp_path / "evaluation.json").read_text())
+    whose = {"best_digest": evaluated["best_digest"]}
     assert evaluated["angles"]["angle"] == [-180, -90, 0, 90, 180]
     assert evaluated["uniform"]["angle_seeds"] == [0, 1, 2]
     test = helpers.split("test", False)
@@ -71,6 +75,13 @@ def test_each_image_rotated_by_its_own_angle(synthetic, own, tmp_path, capsys):
     expected = np.trace(counts, axis1=1, axis2=2) / len(test.labels)
     assert evaluated["uniform"]["accuracy"]["bilinear"][1] == expected.tolist()
     assert evaluated["uniform"]["accuracy"]["cubic"] != evaluated["uniform"]["accuracy"]["bilinear"]
+    assert "uniform.csv" in written
+    found = read_uniform(tmp_path, {"seeds": evaluated["seeds"], "dataset": "mnist_5k", **whose})
+    np.testing.assert_allclose(found["bilinear"][:, 1], expected, atol=1e-6)
+    with pytest.raises(InputError, match="not made from this run"):
+        read_uniform(tmp_path, {"seeds": evaluated["seeds"], "dataset": "mnist_5k", "best_digest": "0" * 64})
+    with pytest.raises(InputError, match="every seed"):
+        read_uniform(tmp_path, {"seeds": [0], "dataset": "mnist_5k", **whose})
 
 
 def test_a_step_that_does_not_divide_half_a_turn_is_refused(own, tmp_path, capfd):

@@ -8,6 +8,7 @@ import pytest
 import fconv_jax.models
 from experiments.rules import InputError
 from experiments.settings import DATASETS, FIELDS, MODELS, NAMED, SETTINGS, SPLITS, RunConfig, protocol
+from experiments.training.network import build, num_parameters
 
 
 @pytest.mark.parametrize(
@@ -27,9 +28,9 @@ def test_protocols():
 
 def test_only_invariant_networks_leave_the_reports_protocol():
     for name in NAMED:
-        own = protocol(name, "mnist_5k")
-        assert (own == DATASETS["mnist_5k"].protocol) == (MODELS[name].page != "invariant")
-        assert (own.schedule == "constant" and own.label_smoothing == 0.0) == (MODELS[name].page != "invariant")
+        own, is_invariant = protocol(name, "mnist_5k"), name.endswith("invariant") or name.startswith("stack")
+        assert (own == DATASETS["mnist_5k"].protocol) != is_invariant
+        assert (own.schedule == "constant" and own.label_smoothing == 0.0) != is_invariant
 
 
 @pytest.mark.parametrize(("dataset", "upright", "rotated"), [("mnist", 14, 68), ("mnist_5k", 14, 69)])
@@ -58,9 +59,15 @@ def test_importing_is_cheap():
 
 
 def test_models_are_those_of_the_library():
-    """But for those of images of any size, which no data set here asks for."""
+    """But for those of images of any size, which no data set here asks for, and the stacks to compare with."""
     any_size = ("resnet18_fconv", "unet_fconv", "edsr_fconv")
-    assert tuple(fconv_jax.models.MODELS) == NAMED + any_size
+    assert fconv_jax.models.MODELS.keys() - set(any_size) == set(NAMED) - {"stack_c4", "stack_c8"}
+
+
+@pytest.mark.parametrize("name", ["stack_c4", "stack_c8"])
+def test_stacks_have_about_the_parameters_of_the_network_that_they_are_compared_with(name):
+    ours = num_parameters(build("lenet_fconv_invariant"))
+    assert 0.95 * ours < num_parameters(build(name)) <= ours
 
 
 def test_what_rows_refer_to_is_there():

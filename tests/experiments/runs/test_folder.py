@@ -126,7 +126,7 @@ def test_a_folder_is_refused_for_what_is_in_it(tmp_path):
 
 OWN = (
     "config.json", "results.json", "curves.csv", "curves.png", "resume", "best", "evaluation.json", "angles.csv",
-    "angles.png", "audit.json", "audit.png",
+    "angles.png", "uniform.csv", "audit.json", "audit.png",
 )  # fmt: skip
 
 
