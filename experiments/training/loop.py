@@ -16,6 +16,8 @@ from experiments.training.programs import Programs
 # A save may cost this share of the time since the last one, and comes at most this often.
 SAVING_SHARE = 0.02
 SHORTEST_SECONDS = 5.0
+# In the middle of an epoch that takes long it comes this many times more seldom.
+MIDDLE = 10
 
 
 @dataclasses.dataclass
@@ -75,12 +77,11 @@ class Loop:
         Returns:
           whether the last epoch was reached; if not, `stop` said so and what was done is saved.
         """
-        started, before = time.monotonic(), self.position.wall_seconds
+        self._began = time.monotonic() - self.position.wall_seconds
         while self.position.epoch < self.config.epochs:
-            if not self._epoch(report, stop):
+            if not self._epoch(report, stop, save):
                 self._save(save)
                 return False
-            self.position.wall_seconds = before + time.monotonic() - started
             stopped = processes.agreed(stop())
             if stopped or processes.agreed(processes.is_first() and self._save_is_due()):
                 self._save(save)
@@ -101,7 +102,7 @@ class Loop:
             "validation_correct": np.transpose(self.position.validation_correct[str(setting)]).tolist(),
         }
 
-    def _epoch(self, report, stop):
+    def _epoch(self, report, stop, save):
         """Trains to the end of the epoch, and keeps the best; False if `stop` said so before."""
         position = self.position
         orders = self.programs.orders(self.train, position.epoch)
@@ -109,8 +110,12 @@ class Loop:
             self._step(orders)
             position.compile_seconds += self.compiling.read()
             report(position, self.num_steps)
-            if position.step < self.num_steps and processes.agreed(stop()):
+            if position.step == self.num_steps:
+                break
+            if processes.agreed(stop()):
                 return False
+            if processes.agreed(processes.is_first() and self._save_is_due(MIDDLE)):
+                self._save(save)
         correct = {setting: self._correct(data) for setting, data in self.validation.items()}
         self.states = self.programs.keep_best(self.states, correct, position.epoch + 1)
         position.train_loss.append(np.mean(np.asarray(position.losses, np.float64), axis=0).tolist())
@@ -118,6 +123,7 @@ class Loop:
             position.validation_correct.setdefault(str(setting), []).append(counts.tolist())
         position.epoch, position.step, position.losses = position.epoch + 1, 0, []
         position.compile_seconds += self.compiling.read()
+        position.wall_seconds = time.monotonic() - self._began
         report(position, self.num_steps)
         return True
 
@@ -138,12 +144,13 @@ class Loop:
         confusion = self.programs.confusion(self.states["params"], self.states["stats"], data)
         return np.trace(confusion, axis1=1, axis2=2)
 
-    def _save_is_due(self):
+    def _save_is_due(self, times=1):
         pause = max(SHORTEST_SECONDS, self.save_seconds / SAVING_SHARE)
-        return time.monotonic() - self.saved_at > pause
+        return time.monotonic() - self.saved_at > times * pause
 
     def _save(self, save):
         started, position = time.monotonic(), self.position
+        position.wall_seconds = started - self._began
         # A step number that only grows, with room for a stop in the middle of an epoch.
         save(position.epoch * (self.num_steps + 1) + position.step, self.programs.unpad(self.states), position)
         self.saved_at = time.monotonic()

@@ -18,6 +18,7 @@ import pytest
 from experiments import audit, convert, data, demo, evaluate, export, figures, ladder, predict, report, run, sweep
 from experiments.runs import folder as folders
 from experiments.runs.progress import Bar
+from experiments.training import loop
 from experiments.training.loop import Loop
 from tests.experiments import helpers
 
@@ -151,6 +152,28 @@ def test_an_interrupted_run_ends_in_the_same_numbers(synthetic, finished, tmp_pa
     assert f"resumed after epoch {stops[-1] // 3}, step {stops[-1] % 3}" in capsys.readouterr().out
     assert taken["steps"] == 6  # none twice
     assert helpers.numbers(folder) == helpers.numbers(finished)
+
+
+def test_a_long_epoch_is_saved_in_its_middle(synthetic, finished, tmp_path, monkeypatch, capsys):
+    """A run that dies there loses little, and ends in the same numbers."""
+    folder, report = tmp_path / "run", Bar.report
+
+    def die(bar, position, num_steps):
+        if (position.epoch, position.step) == (1, 2):
+            raise MemoryError
+        report(bar, position, num_steps)
+
+    for name, value in (("SHORTEST_SECONDS", 0), ("SAVING_SHARE", 1e9), ("MIDDLE", 0)):
+        monkeypatch.setattr(loop, name, value)
+    monkeypatch.setattr(Bar, "report", die)
+    assert helpers.run(*helpers.QUICK, "--output", folder) == 1
+    monkeypatch.setattr(Bar, "report", report)
+    assert helpers.run(*helpers.QUICK, "--output", folder, "--resume") == 0
+    assert "resumed after epoch 1, step 1" in capsys.readouterr().out
+    assert helpers.numbers(folder) == helpers.numbers(finished)
+    (kept,) = (folder / "resume").glob("*/record/metadata")
+    results = json.loads((folder / "results.json").read_text())
+    assert results["wall_seconds"] >= json.loads(kept.read_text())["position"]["wall_seconds"] > 0
 
 
 @pytest.mark.parametrize("lost", [["results.json"], ["results.json", "curves.csv", "curves.png"]], ids=len)
