@@ -10,8 +10,6 @@ from benchmarks import against_peers as peers
 from benchmarks import convolutions, quick
 from benchmarks.against_pytorch import line
 from benchmarks.data import table as data_table
-from experiments.reporting import invariant_page
-from experiments.reporting.gathering import gathered
 
 FOLDER = Path("results/benchmarks")
 
@@ -28,7 +26,7 @@ def main() -> None:
     print("[docs/performance.md](../docs/performance.md).\n")
     _goals()
     sections = {"against_peers": _peers, "quick": _quick, "convolutions": _convolutions, "against_pytorch": _against}
-    sections |= {"scaling": _scaling, "data": _data, "start": _start}
+    sections |= {"scaling": _scaling, "data": _data, "start": _start, "speed_run": _speed_run}
     for name, section in sections.items():
         path = FOLDER / f"{name}.json"
         if path.exists():
@@ -127,6 +125,24 @@ def _start(contents):
     print(f"\n`{contents['command']}`; {contents['device']}.\n")
 
 
+def _speed_run(contents):
+    print("## Speed runs on MNIST\n")
+    print("Seconds of training from upright digits until the mean accuracy of all runs is above a bar: on upright test")
+    print("digits, or on test digits at uniform angles (cubic). Compilation is not counted and stands beside.\n")
+    print("| network | parameters | tested | bar | images | seconds, mean (least to most) "
+          "| accuracy, mean (least to most) | to compile |")  # fmt: skip
+    print("|" + "---|" * 8)
+    for task in contents["tasks"].values():
+        seconds, accuracy = task["seconds"], task["accuracy"]
+        mean = [sum(values) / len(values) for values in (seconds, accuracy)]
+        where = "uniform angles" if task["rotated"] else "upright"
+        print(f"| {task['network']} | {task['num_parameters']:,} | {where} | {task['bar']} | {task['images']:,} "
+              f"| {mean[0]:.1f} ({min(seconds):.1f} to {max(seconds):.1f}) "
+              f"| {mean[1]:.4f} ({min(accuracy):.4f} to {max(accuracy):.4f}), {len(accuracy)} runs "
+              f"| {task['compile_seconds']:.0f} s |")  # fmt: skip
+    print(f"\n`{contents['command']}`; {contents['device']}; " + _versions(contents["versions"]) + "\n")
+
+
 def _goals():
     """The project's goals, beside what was measured."""
     files = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
@@ -137,11 +153,7 @@ def _goals():
     print("| what | at least | aim | measured |\n|---|---|---|---|")
     for what, least, aim, measured in (*_library_goals(files), *_program_goals(files)):
         print(f"| {what} | {least} | {aim} | {measured} |")
-    print("\nAccuracy of `lenet_fconv_invariant` on mnist_5k, which has at most the parameters of `lenet`")
-    print("([how it was trained](invariant.md)):\n")
-    print("| what | at least | aim | measured | reached |\n|---|---|---|---|---|")
-    for row in invariant_page.goals(gathered(FOLDER.parent)):
-        print("| " + " | ".join(row) + " |")
+    print("\nAccuracy of `lenet_fconv_invariant`, beside its goals: [invariant.md](invariant.md).")
     print("\n### Goals that are not reached: what limits them, and how that was found\n")
     for paragraph in _explanations(files):
         print(f"- {paragraph}")

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from experiments.runs.results import FAILED_RULE
 from experiments.settings import DATASETS, FAILED_BELOW, MODELS, protocol
@@ -146,7 +146,7 @@ def comparisons(cells: list[dict]) -> list[dict]:
         good, other = _good(fconv, "test_accuracy"), _good(plain, "test_accuracy")
         gained = np.array([good[seed] - other[seed] for seed in sorted(good.keys() & other.keys())])
         n = len(gained)
-        half = t.ppf(0.975, n - 1) * gained.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
+        half = stdtrit(n - 1, 0.975) * gained.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
         mean = float(gained.mean()) if n else math.nan
         rows.append({"dataset": fconv["dataset"], "setting": fconv["setting"], "steps": num_steps(fconv),
                      "pair": f"{label(fconv)} - {label(plain)}", "n": n,
