@@ -25,8 +25,8 @@ _MOST_TEXT = 2**20
 
 SHIPPED = {path.name: path.name for path in sorted(_SHIPPED.glob("*/"))}
 """Names that `from_pretrained` knows, to the folders in the package that they stand for."""
-# Without a setting: trained on rotated digits and chosen on them, the one for digits at any angle.
-SHIPPED |= {name.removeprefix("setting4_"): name for name in SHIPPED if name.startswith("setting4_")}
+# Without a setting: the one for digits at any angle, chosen on rotated digits and, where there is one, trained on them.
+SHIPPED |= {name[len("setting3_") :]: name for name in SHIPPED if re.match("setting[34]_.*invariant", name)}
 
 
 def save_pretrained(model: nnx.Module, folder: str | os.PathLike, *, config: Mapping, card: str) -> None:

@@ -1,5 +1,6 @@
 """README's example runs, and its commands are the ones that CI and the programs have."""
 
+import json
 import pathlib
 import re
 import shlex
@@ -69,3 +70,14 @@ def test_ci_runs_the_test_command():
 def test_every_link_leads_somewhere():
     for target in re.findall(r"\]\(([^)]+)\)", README):
         assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_its_table_says_what_the_runs_say():
+    rows = re.findall(r"^\| (MNIST|mnist_5k) \| `(\w+)` \| ([\d,]+) \| (.*?) \| (.*?) \|", README, flags=re.MULTILINE)
+    assert len(rows) >= 5
+    for dataset, model, parameters, *shown in rows:
+        for setting, text in zip((1, 3), shown, strict=True):
+            folder = ROOT / "results" / dataset.lower() / f"setting{setting}_{model}"
+            found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+            assert text.strip("*") == f"{found['mean']:.4f} ± {found['std']:.4f}"
+            assert parameters == f"{found['num_parameters']:,}"
