@@ -55,10 +55,12 @@ def group_filter(coefficients: jax.Array, basis: jax.Array, group: Group | int |
 
 @functools.partial(jax.jit, static_argnames="group")
 def _group_filter(coefficients, basis, *, group):
-    # A product with zeros and ones: exact, and it compiles and differentiates quicker than an indexed array.
-    chosen = (group.relative[..., None] == np.arange(group.order)).astype(coefficients.dtype)
-    moved = jnp.einsum("aos,snmr->aonmr", chosen, coefficients, precision=jax.lax.Precision.HIGHEST)
-    return jnp.einsum("ijor,aonmr->ijanom", basis, moved)
+    # All pairs of o and s in one product, then each o beside its s = o^-1 a: half the time of choosing s before it.
+    k, (t, n, m, r) = basis.shape[0], coefficients.shape
+    pairs = basis.reshape(-1, r) @ coefficients.transpose(3, 0, 1, 2).reshape(r, -1)
+    chosen = np.arange(t) * t + group.relative  # [a, o], each pair once
+    filters = pairs.reshape(k, k, t * t, n, m).at[:, :, chosen].get(unique_indices=True, mode="promise_in_bounds")
+    return filters.transpose(0, 1, 2, 4, 3, 5)
 
 
 @jax.jit
