@@ -20,6 +20,7 @@ PAGES = {
     "results/benchmarks.md": "project/benchmarks.md",
     "results/errors.md": "project/errors.md",
     "results/faults.md": "project/faults.md",
+    "results/input-turns.md": "project/input-turns.md",
     "results/invariant.md": "project/invariant.md",
     "results/invariant-choices.md": "project/invariant-choices.md",
     "results/preset.md": "project/preset.md",

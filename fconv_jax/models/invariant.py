@@ -46,7 +46,8 @@ class InvariantFConv(StagedModel):
       power_blur: window of the blur (`blur_pool`, stride 1) between the maximum over the group and the means: without
         it, the power mean depends on where a feature's strongest point falls between the pixels.  `None`: no blur.
       input_turns: angles in degrees by which the image is also rotated (cubic spline) before the first layer;
-        the pooled features are averaged over them.  (0.0,) leaves that out.
+        the pooled features are averaged over them.  (0.0,) leaves that out.  Parameters do not depend on it: a network
+        trained at one angle may answer at several (results/input-turns.md).
       hidden: units of the first dense layer.
       dropout: rate in front of it.
       num_classes: units of the second.
