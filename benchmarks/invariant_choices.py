@@ -174,7 +174,7 @@ def _section(contents, protocol, dataset):
                      f"{values[0] - min(values):.3f}"])  # fmt: skip
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     machines = dict.fromkeys(found["device"] for found in contents["choices"].values())
-    missing = ", ".join(name for name in CHOICES if name not in contents["choices"]) or "none"
+    missing = "; ".join(name for name in CHOICES if name not in contents["choices"]) or "none"
     return _SECTION.substitute(
         dataset=dataset, epochs=protocol.epochs, seeds=", ".join(map(str, protocol.seeds)), split=protocol.split,
         table=table, missing=missing, command=contents["command"], device=" and ".join(machines),
