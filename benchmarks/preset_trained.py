@@ -132,7 +132,8 @@ def main():
     lines = [
         MARK,
         "",
-        f"`python -m benchmarks.preset_trained --epochs {options.epochs} --seeds {options.seeds}`, mnist_5k, "
+        f"`python -m benchmarks.preset_trained --kernels {' '.join(map(str, options.kernels))} "
+        f"--epochs {options.epochs} --seeds {options.seeds}`, mnist_5k, "
         f"{platform.machine()} CPU, jax {jax.__version__}: mean and standard deviation over seeds.",
         "",
         "| kernel | basis | features | parameters | upright | at 45 degrees | at 22.5 | error at 45 | error at 22.5 |",

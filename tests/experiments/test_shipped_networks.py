@@ -122,10 +122,11 @@ def test_an_invariant_network_is_invariant(name, folder_of_data):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimized  # equal whatever the order of sums
 def test_angles_that_differ_by_quarter_turns_are_tested_once(folder_of_data, monkeypatch):
     evaluator = Evaluator(HEADLINE)
     test = data.load("mnist_5k", 1, data_dir=folder_of_data, splits=("test",))["test"]
-    some = Split(test.images[::20], test.labels[::20], test.angles[::20])
+    some = Split(test.images[::100], test.labels[::100], test.angles[::100])
     expected = np.stack([evaluator.accuracy_by_angle(some, [angle])[:, 0] for angle in (-60, 0, 30, 120)], axis=1)
     tested = []
     monkeypatch.setattr(best, "rotated", lambda images, angle: tested.append(angle) or rotated(images, angle))

@@ -50,7 +50,7 @@ def main() -> int:
 def _checks(lab, options):
     """The faults by name, each a function that makes them; in the short form every 16th file or the like."""
     short, count = options.short, options.kills
-    sizes = (1_000, 200_000) if short else (0, 100, 1_000, 20_000, 200_000, 1_000_000, 2_500_000, 20_000_000)
+    sizes = (200_000,) if short else (0, 100, 1_000, 20_000, 200_000, 1_000_000, 2_500_000, 20_000_000)
     numbers = (24,) if short else (6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 128)
     every, sparse = (16, 80) if short else (1, 1)
     checks = {
@@ -71,7 +71,7 @@ def _checks(lab, options):
     if operations.COMPILER:
         checks |= {
             "saves": lambda: operations.fail_saves(lab, sparse),
-            "runs": lambda: operations.fail_runs(lab, 4 * sparse if short else 1),
+            "runs": lambda: operations.fail_runs(lab, 8 * sparse if short else 1),
             "preparations": lambda: operations.fail_preparations(lab, 12 if short else 1),
         }
     return checks

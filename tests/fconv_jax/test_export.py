@@ -31,8 +31,11 @@ from tests.fconv_jax.exported import (
     trained,
 )
 
+pytestmark = pytest.mark.unoptimized  # a network against another, to tolerances of their sums
+MARKS = dict.fromkeys(LARGE, pytest.mark.long) | {"resnet18_fconv, large": pytest.mark.slow}
 
-@pytest.mark.parametrize("name", [*MODELS, *(pytest.param(name, marks=pytest.mark.long) for name in LARGE)])
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in MODELS | LARGE])
 def test_a_plain_network_and_its_onnx_file_compute_what_the_network_does(name, tmp_path):
     model = made(name)
     images = images_for(model)

@@ -9,6 +9,8 @@ import fconv_jax as fc
 from tests.fconv_jax.arrays import noise
 from tests.fconv_jax.exported import ONNX_TOLERANCE, TOLERANCE, call, error, images_for, made, padded, run, trained
 
+pytestmark = pytest.mark.unoptimized  # a network against another, to tolerances of their sums
+
 
 class Own(nnx.Module):
     """A user's network: a functional pool, a sum, a mean, statistics that cannot be folded, a norm without a layer."""

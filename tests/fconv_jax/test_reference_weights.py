@@ -23,6 +23,7 @@ from tests.fconv_jax.reference_states import (
     stored_state,
 )
 
+pytestmark = pytest.mark.unoptimized  # against float64, to tolerances of float32 sums; it takes half the time
 LENET_NAMES = {"conv": "conv1", "dense1": "fc1", "dense2": "fc2"}
 
 

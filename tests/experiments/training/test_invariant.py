@@ -53,6 +53,7 @@ def test_invariant_before_and_after_training(name, batch_size, steps):
         np.testing.assert_allclose(rotated, expected, rtol=0, atol=EXACT * float(jnp.abs(expected).max()))
 
 
+@pytest.mark.unoptimized  # they are compared with each other
 def test_all_ways_agree_with_batch_norm():
     create = functools.partial(InvariantFConv, (Layer(3, 2, pool=True), Layer(3, 2)), num_rotations=4, hidden=4)
     network = networks.network(create)

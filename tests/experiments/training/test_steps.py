@@ -18,6 +18,7 @@ from experiments.training import network as networks
 from experiments.training import steps
 from experiments.training.devices import Layout
 from experiments.training.programs import Programs
+from fconv_jax.models.invariant import InvariantFConv, Layer
 from fconv_jax.models.stages import Dropout, StagedModel, flatten
 from tests.experiments import helpers
 
@@ -258,7 +259,8 @@ def test_bfloat16_computes_in_it_and_keeps_float32():
 
 def test_a_network_with_batch_statistics():
     """Moves its statistics and evaluates with them; a whole batch at a time."""
-    network = networks.build("fconv_mnist_simple")
+    create = functools.partial(InvariantFConv, (Layer(3, 2, pool=True), Layer(3, 2)), num_rotations=4, hidden=4)
+    network = networks.network(create)
     assert network.has_stats
     assert not networks.build("lenet").has_stats
     split = helpers.split("train", False)
@@ -287,7 +289,7 @@ def test_label_smoothing_reaches_the_gradient():
     split = helpers.split("train", False)
     found = []
     for smoothing in (0.0, 0.2):
-        network = networks.build("lenet_classic", label_smoothing=smoothing)
+        network = dataclasses.replace(small(), label_smoothing=smoothing)
         found.append(train(network, LOOP, (0,), split)[1])
     assert not np.allclose(found[0], found[1], rtol=1e-3)
 
