@@ -25,6 +25,7 @@ PAGES = {
     "results/invariant-choices.md": "project/invariant-choices.md",
     "results/preset.md": "project/preset.md",
     "results/table2.md": "project/table2.md",
+    "results/uniform.md": "project/uniform.md",
     "results/why-fconv-lost.md": "project/why-fconv-lost.md",
 }
 CODE = r"^(?P<fence>```+).*?^(?P=fence)$|`[^`\n]+`"  # where brackets are no link
