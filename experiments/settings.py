@@ -291,5 +291,5 @@ EXPORT_FORMATS = {
 }
 """What a trained network can be written as, and what that is."""
 
-WEIGHTS = "lenet_fconv_invariant_mnist_5k"
-"""The packaged network that answers where none is named: trained on rotated digits, it reads them at any angle."""
+WEIGHTS = "lenet_fconv_invariant_mnist"
+"""The packaged network that answers where none is named: trained on upright MNIST, it reads digits at any angle."""

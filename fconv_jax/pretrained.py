@@ -99,7 +99,7 @@ def from_pretrained(folder_or_name: str | os.PathLike) -> nnx.Module:
       ImportError: without safetensors (`pip install "fconv_jax[pretrained]"`).
 
     >>> import fconv_jax
-    >>> model = fconv_jax.from_pretrained("lenet_fconv_invariant_mnist_5k")
+    >>> model = fconv_jax.from_pretrained("lenet_fconv_invariant_mnist")
     >>> model.dense2.kernel.shape
     (64, 10)
     """

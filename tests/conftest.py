@@ -14,6 +14,7 @@ import pytest
 from tests import goldens as stored
 
 _MANY_MAPS = 30_000
+_UNOPTIMIZED = pytest.StashKey[bool]()
 _CACHE = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 
 
@@ -53,6 +54,9 @@ def pytest_runtest_protocol(item, nextitem):
     unoptimized = item.get_closest_marker("unoptimized") is not None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(unoptimized)))
+        if item.config.stash.get(_UNOPTIMIZED, False) != unoptimized:
+            jax.clear_caches()  # what is in memory was compiled the other way; on disk both have their place
+        item.config.stash[_UNOPTIMIZED] = unoptimized
         jax.config.update("jax_disable_most_optimizations", unoptimized)
         return (yield)
 

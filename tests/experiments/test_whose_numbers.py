@@ -16,6 +16,8 @@ from experiments.runs import reading, results
 from experiments.runs.progress import Bar
 from tests.experiments import helpers
 
+pytestmark = pytest.mark.slow  # many cases that take half a minute together
+
 
 @pytest.fixture
 def run(synthetic, finished, tmp_path):

@@ -15,7 +15,7 @@ from tests.fconv_jax.arrays import assert_close, noise
 from tests.fconv_jax.layer_cases import EVERY, POINTWISE_KINDS, Group1x1, make, noise_for
 
 # What is told apart here (types, shapes, errors, programs against each other) no optimization of XLA's changes.
-pytestmark = pytest.mark.unoptimized
+pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
 
 WHOLE = [np.int8, np.uint8, np.int64, lambda n: np.array(n)]
 RANDOM_FLAGS = [

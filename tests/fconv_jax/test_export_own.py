@@ -9,7 +9,7 @@ import fconv_jax as fc
 from tests.fconv_jax.arrays import noise
 from tests.fconv_jax.exported import ONNX_TOLERANCE, TOLERANCE, call, error, images_for, made, padded, run, trained
 
-pytestmark = pytest.mark.unoptimized  # a network against another, to tolerances of their sums
+pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]  # a network against another, to tolerances of their sums
 
 
 class Own(nnx.Module):

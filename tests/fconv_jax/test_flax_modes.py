@@ -8,7 +8,10 @@ from flax import nnx
 import fconv_jax as fc
 from tests.fconv_jax.arrays import assert_close, noise
 
-pytestmark = pytest.mark.unoptimized  # programs are compared with each other; what takes the time here is to compile
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.unoptimized,
+]  # programs are compared with each other; what takes the time here is to compile
 
 D4 = fc.Group(4, reflections=True)
 MAKERS = {

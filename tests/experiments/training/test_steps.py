@@ -100,7 +100,14 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+QUICK = ("vmap", "loop, two slices at a time")  # these go through all branches
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [pytest.param(layout, marks=[pytest.mark.slow] * (name not in QUICK)) for name, layout in LAYOUTS.items()],
+    ids=LAYOUTS,
+)
 def test_all_ways_agree_for_a_network_with_dropout(whole, layout):
     assert_close(train(small(), layout, (0, 1, 3), helpers.split("train", False)), whole("small"))
 
