@@ -13,10 +13,8 @@ import fconv_jax as fc
 from tests.fconv_jax.arrays import noise
 from tests.fconv_jax.test_audit import SHAPE, Ramp, audit, create
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.unoptimized,
-]  # errors far from the bar, or exact; what takes the time is to compile
+# Errors far from the bar, or exact; what takes the time is to compile.
+pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
 corner = fc.torch_reference.corner_max_pool
 
 

@@ -15,10 +15,8 @@ from flax import nnx
 import fconv_jax as fc
 from fconv_jax import _convolve_cpu as cpu
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.unoptimized,
-]  # which operations there are is not XLA's to choose; it takes half the time
+# Which operations there are is not XLA's to choose; it takes half the time.
+pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
 
 # Two orders of the same sums of a few thousand terms, relative to the largest entry; bfloat16 has 8 bits.
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12, "bfloat16": 2e-2}

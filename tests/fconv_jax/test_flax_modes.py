@@ -8,10 +8,8 @@ from flax import nnx
 import fconv_jax as fc
 from tests.fconv_jax.arrays import assert_close, noise
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.unoptimized,
-]  # programs are compared with each other; what takes the time here is to compile
+# Programs are compared with each other; what takes the time here is to compile.
+pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
 
 D4 = fc.Group(4, reflections=True)
 MAKERS = {

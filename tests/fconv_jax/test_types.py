@@ -11,10 +11,8 @@ from fconv_jax._precision import norm, relative_error
 from tests.fconv_jax import every
 from tests.fconv_jax.arrays import assert_close
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.unoptimized,
-]  # a type against another in the same program, or an error far from its bar
+# A type against another in the same program, or an error far from its bar.
+pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
 
 TYPES = ["bool", "uint8", "int8", "int16", "uint16", "int32", "uint32", "float16", "bfloat16", "float32"]
 # Rounding of the type, in which a floating-point result is given back.
