@@ -18,6 +18,7 @@ from flax import nnx
 import fconv_jax as fc
 from fconv_jax.audit import _smooth_images
 
+GROUPS = (*map(fc.Group, (4, 5, 6, 8, 10, 12, 16)), fc.Group(4, reflections=True), fc.Group(8, reflections=True))
 RESULTS = pathlib.Path(__file__).parents[1] / "results" / "preset.md"
 KINDS = {
     "default": {},
@@ -47,9 +48,11 @@ def error(kernel_size, group, angle, options):
     """The mean error of two seeds."""
     images = _smooth_images((33, 33, 1))
     models = [Two(kernel_size, group, seed, options) for seed in (0, 1)]
-    steps = angle * group / 360
+    steps = angle * fc.group.as_group(group).num_rotations / 360
     call = nnx.jit(lambda model, x: model(x) if steps == round(steps) else fc.max_over_group(model(x)))
-    errors = [fc.equivariance_error(lambda x, m=model: call(m, x), images, angle, margin=10) for model in models]
+    errors = [
+        fc.equivariance_error(lambda x, m=model: call(m, x), images, angle, margin=10, group=group) for model in models
+    ]
     return np.mean([float(value) for value in errors])
 
 
@@ -90,6 +93,12 @@ def main():
     for t in (4, 5, 6, 8, 12, 16):
         lines.append(f"| C{t} | " + " | ".join(f"{error(5, t, 360 / t, o):.3f}" for o in KINDS.values()) + " |")
         print(lines[-1], flush=True)
+    lines += ["", "The default at one step of each group:", "", f"| kernel | {' | '.join(map(str, GROUPS))} |"]
+    lines.append("|---|" + "---|" * len(GROUPS))
+    for k in range(2, 12):
+        cells = [f"{error(k, group, 360 / group.num_rotations, {}):.3f}" for group in GROUPS]
+        lines.append(f"| {k} x {k} | {' | '.join(cells)} |")
+        print(lines[-1], flush=True)
     lines += [
         "",
         "Mean square after twenty layers over that after the first, sixteen seeds: geometric mean (times or divided by "
@@ -98,7 +107,7 @@ def main():
         f"| features | {' | '.join(KINDS)} |",
         "|---|" + "---|" * len(KINDS),
     ]
-    for features in (16, 32):
+    for features in (8, 16, 32):
         lines.append(f"| {features} | " + " | ".join(variance(o, features) for o in KINDS.values()) + " |")
         print(lines[-1], flush=True)
     text = "\n".join(lines) + "\n"
