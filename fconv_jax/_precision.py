@@ -36,12 +36,13 @@ def as_pixels(y: jax.Array, dtype) -> jax.Array:
 
 
 def tolerance(*dtypes, least: float = 1e-5) -> float:
-    """The relative rounding to allow: `least`, for float32, and 8 steps of the coarsest floating-point type.
+    """The relative rounding to allow: `least`, for float32, and 2 steps of the coarsest floating-point type.
 
-    A sum in another order differs by about one step: half precision has 2^-10, bfloat16 2^-7.
+    A sum in another order differs by about one step: half precision has 2^-10, bfloat16 2^-7.  Over all pixels two
+    are enough (whole networks are measured at less), and a stride that does not fit is found: its error is 0.03 to 0.1.
     """
     steps = [float(jnp.finfo(dtype).eps) for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)]
-    return max([least, *(8 * step for step in steps)])
+    return max([least, *(2 * step for step in steps)])
 
 
 def relative_error(actual: jax.Array, expected: jax.Array) -> jax.Array:

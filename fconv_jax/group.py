@@ -96,10 +96,11 @@ def group_of(module: Any) -> Group | None:
     return group if isinstance(group, Group) else None
 
 
-def groups_in(function: Any) -> dict[int, Group]:
-    """Returns {order: group} of the layers in a module; empty for any other function."""
+def groups_in(function: Any) -> dict[int, tuple[Group, ...]]:
+    """Returns {order: groups} of the layers in a module (C8 and D4 both have 8 elements); empty for other functions."""
     modules = nnx.iter_modules(function) if isinstance(function, nnx.Module) else ()
-    return {group.order: group for _, module in modules if (group := group_of(module))}
+    groups = sorted({group for _, module in modules if (group := group_of(module))}, key=str)
+    return {order: tuple(group for group in groups if group.order == order) for order in {g.order for g in groups}}
 
 
 def restrict(field: jax.Array, group: Group | int, subgroup: Group | int) -> jax.Array:

@@ -24,7 +24,7 @@ from fconv_jax.transforms import (
 __all__ = ["KINDS", "TOLERANCE", "assert_equivariant", "difference", "equivariance_error", "kinds_of", "moved"]
 
 TOLERANCE = 1e-5
-"""A relative error above this is more than rounding in float32; for half precision the limit is 8 steps of the type."""
+"""A relative error above this is more than rounding in float32; for half precision the limit is 2 steps of the type."""
 
 KINDS = ("scalar", "field", "vector")
 
@@ -51,7 +51,8 @@ def equivariance_error(
       angle: degrees.  Multiples of 90 rotate pixels exactly.  Other angles interpolate, which adds an error of its own,
         and lose the corners (see `margin`); whole numbers then become float32.
       mirror: whether R mirrors (columns reversed) before it rotates; `angle=0, mirror=True` mirrors alone.
-      group: of the fields; needed for one with reflections, unless `function` is an `nnx.Module` whose layers say it.
+      group: of the fields; needed for one with reflections, unless `function` is an `nnx.Module` whose layers say it,
+        and where those are of two groups of as many elements (C8 and D4).
       margin: measure inside a disk: input and output (if it has pixels) are multiplied by `disk_mask(size, margin)`.
       kind: of the output: `"scalar"`, an image (or `[batch, height, width]`); `"field"`; `"vector"`, vectors of two
         components, `[batch, height, width, 2, channel]` (or `[batch, 2, channel]`), which rotate with the pixels;
@@ -91,8 +92,8 @@ def assert_equivariant(
 ) -> None:
     """Raises an `AssertionError` with the measured error unless `equivariance_error` is at most `tolerance`.
 
-    Args: those of `equivariance_error`, and `tolerance`: `None` suits quarter turns, 1e-5 in float32, and 8 steps
-      of the type of the input or the output where that is coarser (0.008 in float16, 0.06 in bfloat16).
+    Args: those of `equivariance_error`, and `tolerance`: `None` suits quarter turns, 1e-5 in float32, and 2 steps
+      of the type of the input or the output where that is coarser (0.002 in float16, 0.016 in bfloat16).
 
     >>> import jax.numpy as jnp, fconv_jax
     >>> fconv_jax.assert_equivariant(fconv_jax.spatial_mean_pool, jnp.ones((1, 5, 5, 8, 2)))
@@ -167,13 +168,18 @@ def _error_and_types(function, x, angle, mirror, group, margin, kind):
         x = widened(x)  # rounding rotated pixels to whole numbers is not the function's error
     groups = groups_in(function)
 
-    def group_of(y):
-        return groups.get(y.shape[-2] if y.ndim > 1 else 0) if group is None else as_group(group)
+    def group_of(y, kind=None):
+        if group is not None:
+            return as_group(group)
+        found = groups.get(y.shape[-2] if y.ndim > 1 else 0, ())
+        if len(found) > 1 and kind in (None, "field") and y.ndim in (3, 5):
+            raise ValueError(f"a field of {y.shape[-2]} elements may be of {' or '.join(map(str, found))}: give group=")
+        return found[0] if found else None
 
     before, after = function(x), jax.tree.leaves(function(moved(x, angle, None, group_of(x), mirror)))
     kinds, before = kinds_of(before, kind), [jnp.asarray(y) for y in jax.tree.leaves(before)]
     errors = [
-        difference(actual, y, angle, each, group_of(y), mirror, margin)
+        difference(actual, y, angle, each, group_of(y, each), mirror, margin)
         for y, actual, each in zip(before, after, kinds, strict=True)
     ]
     return functools.reduce(jnp.maximum, errors), (x.dtype, *(y.dtype for y in before))

@@ -11,7 +11,7 @@ from flax import nnx
 
 import fconv_jax as fc
 from tests.fconv_jax.arrays import noise
-from tests.fconv_jax.test_audit import SHAPE, Ramp, audit, create
+from tests.fconv_jax.test_audit import SHAPE, Ramp, audit, create, named
 
 # Errors far from the bar, or exact; what takes the time is to compile.
 pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
@@ -117,6 +117,18 @@ def test_u_shaped_and_residual_networks_of_every_output(out, kind, exact, dtype)
     assert names[:3] == ["lift", "down", "block.conv1"]
     if not exact:
         assert report.first_break.name.startswith("between last and output")
+
+
+@pytest.mark.filterwarnings("ignore::fconv_jax.EquivarianceWarning")
+def test_a_stride_that_does_not_fit_is_found_in_half_precision():
+    kernels = {3: False, 4: True}
+    for kernel, exact in kernels.items():
+        dtype, size = jnp.bfloat16, 24
+        model = Chain(group(kernel, strides=2, dtype=dtype), nnx.relu, dtype=dtype)
+        report = short(model, size, dtype)
+        assert ("exact" in str(report)) == (report.stages[-1].error < 0.02) == exact, str(report)
+        error = float(fc.equivariance_error(model, noise(2, size, size, 1, dtype=dtype)))
+        assert exact or error > 0.02
 
 
 def test_a_stride_in_a_residual_network_is_named():
@@ -276,6 +288,30 @@ class Reflected(nnx.Module):
     def __call__(self, x):
         x = self.conv2(nnx.relu(self.conv1(x)))[..., : self.elements, :]
         return self.dense(x.max(axis=-2).mean((1, 2)))
+
+
+class Branches(nnx.Module):
+    """A field of D8 read as one of C8 and as one of D4, both of 8 elements."""
+
+    def __init__(self, plain=False):
+        self.whole, rngs = fc.Group(8, reflections=True), nnx.Rngs(1)
+        self.parts = (fc.Group(8), fc.Group(4, reflections=True))
+        self.lift = fc.LiftingFConv(1, 3, 3, self.whole, rngs=rngs)
+        self.convs = nnx.List([fc.GroupFConv(6, 2, 3, part, rngs=rngs) for part in self.parts])
+        self.plain = nnx.Conv(2, 2, (3, 3), rngs=rngs) if plain else None
+
+    def __call__(self, x):
+        field = nnx.relu(self.lift(x))
+        a, b = (conv(fc.restrict(field, self.whole, part)) for conv, part in zip(self.convs, self.parts, strict=True))
+        a = fc.max_over_group(a)
+        return jnp.concatenate([a if self.plain is None else self.plain(a), fc.max_over_group(b)], axis=-1)
+
+
+def test_two_groups_of_as_many_elements():
+    report = audit(Branches(), (9, 9, 1))
+    assert report.first_break is None, str(report)
+    assert max(stage.own_error for stage in report.stages) < 1e-5
+    assert named(audit(Branches(plain=True), (9, 9, 1))) == ["plain"]
 
 
 def test_mirrors_are_a_column_where_the_network_has_reflections():

@@ -14,10 +14,21 @@ from tests.fconv_jax.test_turns import blob
 pytestmark = pytest.mark.unoptimized  # exact whatever the order of sums, or wrong by far
 
 ROUNDING = 1e-5
+D4 = fc.Group(4, reflections=True)
 
 
 def lifting(*sizes, **options):
     return make(fc.LiftingFConv, *(sizes or (1, 2, 5, 8)), **options)
+
+
+class TwoGroups(nnx.Module):
+    """The field of one layer, beside another one of as many elements."""
+
+    def __init__(self):
+        self.used, self.other = (fc.LiftingFConv(1, 2, 3, group, rngs=nnx.Rngs(0)) for group in (8, D4))
+
+    def __call__(self, x):
+        return self.used(x)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +36,7 @@ def lifting(*sizes, **options):
     [
         (jnp.tanh, (1, 4, 5, 1), {"margin": 2}, "square images"),
         (lambda x: x[:, :2], (1, 4, 4, 1), {}, "for the rotated input"),
+        (TwoGroups(), (1, 4, 4, 1), {}, "8 elements may be of C8 or D4: give group="),
     ],
 )
 def test_bad_input_is_named(function, shape, options, message):
@@ -114,9 +126,6 @@ def test_what_rotates_follows_from_the_kind_of_the_output(function, kind, equiva
 def test_a_kind_that_cannot_be_is_named(function, kind, message):
     with pytest.raises(ValueError, match=message):
         fc.equivariance_error(function, noise(1, 4, 4, 1), kind=kind)
-
-
-D4 = fc.Group(4, reflections=True)
 
 
 def test_mirrors_are_measured_and_plain_kernels_fail():
