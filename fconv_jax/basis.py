@@ -165,6 +165,8 @@ class Fourier:
         if self.num_frequencies not in ("few", "all"):
             rule = "'few', 'all' or a whole number"
             object.__setattr__(self, "num_frequencies", whole("num_frequencies", self.num_frequencies, 2, rule))
+        if not isinstance(self.smooth, bool | np.bool_):
+            raise ValueError(f"smooth (={self.smooth!r}) must be True or False")
         object.__setattr__(self, "smooth", bool(self.smooth))
 
     def sampled(self, kernel_size: int, group: Group | int) -> FourierBasis:

@@ -166,6 +166,8 @@ def _checked_vectors(vectors):
         raise ValueError(
             f"vectors of shape {vectors.shape} must be [batch, height, width, 2, channel] or [batch, 2, channel]"
         )
+    if jnp.issubdtype(vectors.dtype, jnp.unsignedinteger) or jnp.issubdtype(vectors.dtype, jnp.bool_):
+        raise ValueError(f"vectors of type {vectors.dtype} have no negative numbers, which a rotation makes")
     return vectors
 
 

@@ -245,6 +245,7 @@ def test_bicubic_basis_at_rotation_zero_is_one_pixel_each():
         (fourier_basis, (1, 8, 1), r"num_frequencies \(=1\) must be between 2 and kernel_size \(=1\)"),
         (Fourier, ("some",), r"num_frequencies \(='some'\) must be 'few', 'all' or a whole number"),
         (functools.partial(Fourier, mask="round"), (), r"'round'\) must be one of adaptive, gaussian, fading"),
+        (functools.partial(Fourier, smooth="no"), (), r"smooth \(='no'\) must be True or False"),
     ],
 )
 def test_impossible_bases(build, arguments, message):

@@ -104,6 +104,7 @@ def test_rotate_vectors_rotates_the_gradient_of_a_rotated_image():
         (fc.rotate_field, (1, 5, 5, 6, 1), 90, r"angle \(=90\) must be a multiple of .* 60"),
         (fc.rotate_field, (1, 5, 5, 1), 90, "must be"),
         (fc.rotate_vectors, (1, 5, 5, 3, 1), 90, r"\(1, 5, 5, 3, 1\) must be"),
+        (lambda x, angle: fc.rotate_vectors(x.astype("uint8"), angle), (1, 5, 5, 2, 1), 90, "uint8 have no negative"),
     ],
 )
 def test_bad_input_is_named(function, shape, angle, message):
