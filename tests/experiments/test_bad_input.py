@@ -14,6 +14,8 @@ from experiments.data.files import DataError
 from experiments.data.sources import data_directory
 from tests.experiments import helpers
 
+pytestmark = pytest.mark.unoptimized  # what is asked is what is refused
+
 RUN = "--setting 1 --model lenet --dataset mnist_5k --seeds 0 --epochs 1 --batch-size 32"
 
 

@@ -12,6 +12,8 @@ from experiments.runs.best import Evaluator
 from fconv_jax import fourier_basis, lifting_filter
 from tests.experiments import helpers
 
+pytestmark = pytest.mark.unoptimized  # a network is compared with itself
+
 
 @pytest.fixture
 def checkpoint(tmp_path, goldens):

@@ -14,6 +14,8 @@ from experiments.runs.best import Evaluator
 from experiments.runs.reading import read_uniform
 from tests.experiments import helpers
 
+pytestmark = pytest.mark.unoptimized  # evaluations are compared with the run's own
+
 
 @pytest.fixture
 def own(finished, tmp_path):

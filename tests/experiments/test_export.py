@@ -16,6 +16,8 @@ from experiments.runs.best import Evaluator
 from experiments.settings import DATASETS, EXPORT_FORMATS, PREPROCESSING
 from tests.experiments import helpers
 
+pytestmark = pytest.mark.unoptimized  # a network is compared with itself
+
 
 def run(folder, output, *more):
     return helpers.call(export.main, folder, "--format", "safetensors", "--output", output, *more)

@@ -17,6 +17,8 @@ from experiments.runs.best import Evaluator
 from experiments.settings import DATASETS, WEIGHTS
 from tests.experiments import helpers
 
+pytestmark = pytest.mark.unoptimized  # a network is compared with itself
+
 NETWORKS = predicting.of_weights(WEIGHTS)
 (MODEL,) = NETWORKS.models.values()
 

@@ -22,6 +22,8 @@ from experiments.training import loop
 from experiments.training.loop import Loop
 from tests.experiments import helpers
 
+pytestmark = pytest.mark.unoptimized  # runs are compared with each other
+
 FIELDS = {
     "model", "setting", "dataset", "seeds", "epochs", "batch_size", "learning_rate", "init", "data_seed",
     "num_parameters", "test_accuracy", "mean", "std", "failed_seeds", "mean_all", "best_epoch", "validation_accuracy",

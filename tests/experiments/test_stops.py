@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.unoptimized  # what is asked is when they stop
+
 OPTIONS = ["--dataset", "mnist_5k", "--num-seeds", "1", "--epochs", "40", "--batch-size", "500"]
 RUN = ["experiments.run", "--setting", "1", "--model", "lenet", *OPTIONS]
 SWEEP = ["experiments.sweep", "--settings", "1", "--models", "lenet", *OPTIONS]

@@ -14,6 +14,8 @@ from experiments.runs import folder as folders
 from experiments.runs.progress import Bar
 from tests.experiments import helpers
 
+pytestmark = pytest.mark.unoptimized  # trainings are compared with each other; most of their time is compiling
+
 
 @pytest.mark.parametrize(
     "arguments",
@@ -72,16 +74,16 @@ def swept(prepared, tmp_path):
 @pytest.mark.slow
 def test_failed_trainings_are_named_at_the_end_and_the_others_done(swept):
     start, folder = swept
-    damaged = folder / "setting1_lenet_mnist_5k"
+    damaged = folder / "setting1_lenet_classic_mnist_5k"
     damaged.mkdir(parents=True)
     (damaged / "config.json").write_text("{")
-    process = start("--settings", "1", "--models", "lenet,lenet_classic", "--epochs", "1")
+    process = start("--settings", "1", "--models", "lenet_classic,lenet", "--epochs", "1")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert "training 2 of 2: lenet_classic, setting 1" in out
-    assert (folder / "setting1_lenet_classic_mnist_5k/results.json").exists()
+    assert "training 2 of 2: lenet, setting 1" in out
+    assert (folder / "setting1_lenet_mnist_5k/results.json").exists()
     last = err.strip().splitlines()[-2:]
-    assert "failed: lenet, setting 1: " in last[0]
+    assert "failed: lenet_classic, setting 1: " in last[0]
     assert "config.json is damaged" in last[0]
     assert "1 of 2 trainings failed" in last[1]
     assert "Traceback" not in err

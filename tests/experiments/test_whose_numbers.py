@@ -16,7 +16,8 @@ from experiments.runs import reading, results
 from experiments.runs.progress import Bar
 from tests.experiments import helpers
 
-pytestmark = pytest.mark.slow  # many cases that take half a minute together
+# Many cases that take half a minute together; trainings are compared with each other.
+pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
 
 
 @pytest.fixture

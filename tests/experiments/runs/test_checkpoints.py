@@ -18,6 +18,8 @@ from experiments.training.devices import Layout
 from experiments.training.network import abstract_model, build
 from experiments.training.programs import Programs
 
+pytestmark = pytest.mark.unoptimized  # what was written is compared with what is read
+
 RECORD = {"config": {"model": "lenet"}, "epoch": 3}
 
 

@@ -18,6 +18,8 @@ from experiments.runs import checkpoints
 from experiments.runs.checkpoints import CheckpointError, Checkpoints
 from tests.experiments import helpers
 
+pytestmark = pytest.mark.unoptimized  # what was written is compared with what is read
+
 ARRAYS = {"params": {"a": np.float32([[1, 2]]), "b": np.int32([3])}}
 
 

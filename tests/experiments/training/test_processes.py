@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-OPTIONS = ["--setting", "1", "--model", "lenet_fconv", "--dataset", "mnist_5k", "--epochs", "1", "--batch-size", "500"]
+OPTIONS = ["--setting", "1", "--model", "lenet", "--dataset", "mnist_5k", "--epochs", "1", "--batch-size", "500"]
 
 
 def start(tmp_path, name, **variables):
