@@ -1,8 +1,9 @@
-"""ResNet-18 of F-Conv layers against one of nnx.Conv with the same channels: forward and backward, interleaved.
+"""ResNet-18 of F-Conv layers against two of nnx.Conv, with the same channels and with about the same parameters.
 
     python -m benchmarks.resnet_speed
 
-Width 8 x C8 against width 64, images of 32 x 32 x 3; medians of 5 rounds, of both networks alternately.
+Width 8 x C8 against width 64 and against the plain twin, forward and backward, images of 32 x 32 x 3; medians of 5
+rounds, of the three networks in turn.
 """
 
 import statistics
@@ -35,7 +36,10 @@ def main():
     """Prints seconds of each network and the ratio, for each batch."""
     networks = {
         "F-Conv, 8 x C8": fc.models.create("resnet18_fconv", in_features=3, width=8, group=8, rngs=nnx.Rngs(0)),
-        "nnx.Conv, 64": fc.models.create("resnet18_fconv", in_features=3, width=64, group=None, rngs=nnx.Rngs(0)),
+        "the same channels": fc.models.create("resnet18_fconv", in_features=3, width=64, group=None, rngs=nnx.Rngs(0)),
+        "about the same parameters": fc.models.plain_twin(
+            "resnet18_fconv", in_features=3, width=8, group=8, rngs=nnx.Rngs(0)
+        ),
     }
     steps = {name: step_of(model) for name, model in networks.items()}
     for batch in BATCHES:
@@ -47,8 +51,10 @@ def main():
                 jax.block_until_ready(step(params, images))
                 if number:  # the first compiles
                     seconds[name].append(time.perf_counter() - start)
-        fconv, plain = (statistics.median(values) for values in seconds.values())
-        print(f"{batch} images: F-Conv {fconv:.2f} s, nnx.Conv {plain:.2f} s a step, {plain / fconv:.2f} times as fast")
+        fconv, *plain = (statistics.median(values) for values in seconds.values())
+        for name, found in zip(list(steps)[1:], plain, strict=True):
+            print(f"{batch} images: F-Conv {fconv:.2f} s a step, nnx.Conv with {name} {found:.2f} s, "
+                  f"ratio {found / fconv:.2f}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

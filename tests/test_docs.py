@@ -134,3 +134,11 @@ def test_pages_and_docstrings_use_the_fields_words():
     assert re.search(PRIVATE, "a turned digit")
     found = {page.name: re.search(PRIVATE, page.read_text(encoding="utf-8")) for page in pages}
     assert not {name: match[0] for name, match in found.items() if match}
+
+
+def test_the_tests_that_pages_name_exist():
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")]
+    pages = [*DOCS.rglob("*.md"), *(ROOT / "results").glob("*.md"), ROOT / "README.md"]
+    named = {name for page in pages for name in re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8"))}
+    assert len(named) > 5
+    assert not [name for name in sorted(named) if not any(f"def {name}(" in source for source in sources)]
