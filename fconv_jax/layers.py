@@ -11,7 +11,8 @@ and larger kernels.
 import functools
 import math
 import warnings
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -149,10 +150,9 @@ class _FConv(nnx.Module):
         return x.ndim - 2 - len(axes)
 
     def _warn(self, image):
-        room = [size + 2 * padding_width(self.padding, self._reach()) - self._reach() for size in image[:2]]
-        misfits = [r % self.strides for r in room if isinstance(r, int) and r % self.strides]
-        if misfits and (self.group.keeps_grid or self.group.reflections):
-            warnings.warn(stride_advice(self, image[0]), EquivarianceWarning, stacklevel=4)
+        advice = stride_advice(self, [size for size in image[:2] if isinstance(size, int)])
+        if advice and (self.group.num_rotations % 2 == 0 or self.group.reflections):
+            warnings.warn(advice, EquivarianceWarning, stacklevel=4)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the layer's output."""
@@ -160,16 +160,33 @@ class _FConv(nnx.Module):
         return self.convolve_with(x, self.filter(), None if self.bias is None else self.bias[...])
 
 
-def stride_advice(layer, size: int) -> str:
-    """Says that a layer's stride does not fit images of `size` pixels, and which kernel and padding do."""
-    s, width = layer.strides, padding_width(layer.padding, layer._reach())
-    k, remainder = layer._reach(), (size + 2 * width - layer._reach()) % layer.strides
-    ways = f"a kernel of {k + remainder} with padding {(k + remainder - 1) // 2}"
-    if (size + 2 * ((k + remainder - 1) // 2) - k - remainder) % s:
-        ways = f"a kernel of {k + remainder} with padding {width}"
+def stride_advice(layer, sizes: Sequence[int]) -> str:
+    """Says that a layer's stride does not fit an image's sides, and which kernel and padding do; empty if it fits."""
+    s, k, group = layer.strides, layer.kernel_size, layer.group
+
+    def room(k, width):
+        return [size + 2 * width - layer.kernel_dilation * (k - 1) - 1 for size in sizes]
+
+    def half(k):
+        return layer.kernel_dilation * (k - 1) // 2
+
+    width = padding_width(layer.padding, layer._reach())
+    misfits = [size for size, r in zip(sizes, room(k, width), strict=True) if r % s]
+    if not misfits:
+        return ""
+    # A larger kernel rotates otherwise than one of 1 x 1, and these paddings are no number.
+    larger = range(k, k + 2 * s) if k > 1 and layer.padding not in ("CIRCULAR", "REFLECT") else ()
+    fits = (
+        f"a kernel of {n} with padding {w}, or "
+        for n in larger
+        for w in (half(n), width)
+        if all(r >= 0 and r % s == 0 for r in room(n, w)) and (n % 2 or not isinstance(layer.basis, Bicubic))
+    )
+    turns = "quarter turns" if group.keeps_grid else "half turns" if group.num_rotations % 2 == 0 else ""
     return (
-        f"strides (={s}) do not divide size + 2 padding - kernel ({size} + {2 * width} - {k}): quarter turns and "
-        f"mirrors break; use {ways}, or no stride and a symmetric pool (spatial_mean_pool, blur_pool)"
+        f"strides (={s}) do not divide size + 2 padding - kernel ({misfits[0]} + {2 * width} - {layer._reach()}): "
+        f"{' and '.join(filter(None, [turns, 'mirrors' * group.reflections]))} break; use {next(fits, '')}"
+        "no stride and a symmetric pool (spatial_mean_pool, blur_pool)"
     )
 
 

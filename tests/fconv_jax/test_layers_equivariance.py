@@ -1,6 +1,7 @@
 """The law of the layers: exact under rotations by 90 degrees, approximate under those by 45."""
 
 import functools
+import re
 
 import chex
 import jax
@@ -169,6 +170,41 @@ def test_a_stride_keeps_the_law_where_it_divides(cls, size, options):
     assert_law(layer, square(layer, size))
     with pytest.warns(fconv_jax.EquivarianceWarning, match="do not divide"):
         assert_no_law(layer, square(layer, size + 1))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "words"),
+    [
+        ((8, 8), {}, r"\(8 \+ 2 - 3\): quarter turns break; use a kernel of 4 with padding 1, or no stride"),
+        ((9, 10), {"strides": 3, "padding": 0}, r"\(10 \+ 0 - 3\)"),
+        ((9, 8), {}, r"\(8 \+ 2 - 3\): quarter turns break; use no stride"),  # no kernel fits both sides
+        ((8, 10), {"kernel_dilation": 2}, r"\(8 \+ 4 - 5\): quarter turns break; use no stride"),
+        ((9, 9), {"kernel_dilation": 2, "strides": 3}, "use a kernel of 4 with padding 2"),
+        ((8, 8), {"padding": "CIRCULAR"}, "use no stride"),
+        ((8, 8), {"padding": "REFLECT"}, "use no stride"),
+        ((8, 8), {"kernel_size": 1}, "use no stride"),
+        ((9, 9), {"strides": 3, "basis": fconv_jax.Bicubic()}, "use a kernel of 5 with padding 1"),
+        ((8, 8), {"group": 2}, "half turns break; use a kernel of 4"),
+        ((8, 8), {"group": 6}, "half turns break"),
+        ((8, 8), {"group": fconv_jax.Group(6, True)}, "half turns and mirrors break"),
+        ((8, 8), {"group": fconv_jax.Group(3, True)}, ": mirrors break"),
+        ((8, 8), {"group": 3}, None),  # no element moves pixels onto pixels
+    ],
+)
+def test_what_is_advised_on_a_stride_fits(sizes, options, words):
+    options = {"kernel_size": 3, "group": 4, "strides": 2, "rngs": nnx.Rngs(0)} | options
+    layer, x = LiftingFConv(1, 1, **options), noise(1, *sizes, 1)
+    if words is None:
+        layer(x)
+        return
+    move = {"group": layer.group} | ({"angle": 0, "mirror": True} if layer.group.num_rotations % 2 else {"angle": 180})
+    with pytest.warns(fconv_jax.EquivarianceWarning, match=words) as warned:
+        error = fconv_jax.equivariance_error(layer, x, **move)
+    assert error > BROKEN
+    if advised := re.search(r"a kernel of (\d+) with padding (\d+)", str(warned[0].message)):
+        options |= {"kernel_size": int(advised[1]), "padding": int(advised[2])}
+        fitting = LiftingFConv(1, 1, **options)  # a warning is an error here
+        assert fconv_jax.equivariance_error(fitting, x, **move) < QUARTER_TOLERANCE
 
 
 class Chain(nnx.Module):
