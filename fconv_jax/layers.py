@@ -9,6 +9,7 @@ and larger kernels.
 """
 
 import functools
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -45,12 +46,32 @@ class EquivarianceWarning(UserWarning):
     """A layer that was made equivariant is used in a way that breaks it."""
 
 
+_Init = TypeVar("_Init", bound=Callable[..., None])
+
+
+def _named(init: _Init) -> _Init:
+    """An `__init__` whose errors name the class that is made, and say why it lacks an argument of `nnx.Conv`."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def checked(self, *args, **options):
+        try:
+            signature.bind(self, *args, **options)
+        except TypeError as error:
+            why = "".join(f" ({NOT_OF_CONV[name]})" for name in options if name in NOT_OF_CONV)
+            raise TypeError(f"{type(self).__name__}() {error}{why}") from None
+        init(self, *args, **options)
+
+    return checked  # pyright: ignore
+
+
 class _FConv(nnx.Module):
     """What the three F-Conv layers share; a subclass says whether its input and its output have a group axis."""
 
     _from_field: ClassVar[bool]
     _to_field: ClassVar[bool]
 
+    @_named
     def __init__(
         self,
         in_features: int,
@@ -93,7 +114,7 @@ class _FConv(nnx.Module):
         shape = (*elements, in_features, self.out_features, facts.basis.rank)
 
         def parameter(name, function, shape):
-            return nnx.Param(initializers.initialize(name, function, rngs.params(), shape, param_dtype, facts))
+            return _parameter(name, function, rngs.params(), shape, param_dtype, facts)
 
         self.coefficients = parameter("coefficient_init", coefficient_init, shape)
         self.bias = parameter("bias_init", bias_init, (self.out_features,)) if use_bias else None
@@ -292,6 +313,21 @@ class ProjectingFConv(_FConv):
     """
 
     _from_field, _to_field = True, False
+
+
+def _parameter(name, function, key, shape, dtype, facts):
+    """What an initialiser gives, if it is of the parameter's shape."""
+    rule = f"{name} (={function!r}) must give an array of shape {shape} for (key, shape, dtype)"
+    try:
+        values = initializers.initialize(name, function, key, shape, dtype, facts)
+    except (TypeError, ValueError) as error:
+        if not callable(function):
+            raise
+        raise ValueError(f"{rule}: {error}".partition("\n")[0]) from error
+    parameter = nnx.Param(values)
+    if (found := getattr(parameter, "shape", ())) != shape:
+        raise ValueError(f"{rule}, not of shape {found}")
+    return parameter
 
 
 def _checked_dtype(dtype):

@@ -210,6 +210,9 @@ EVERY_REFUSES = [
     ({"strides": -2}, r"strides \(=-2\) must be a whole number of at least 1"),
     ({"coefficient_init": "he"}, r"coefficient_init \(='he'\) must be a function such as fconv_jax.initializers.he"),
     ({"bias_init": None}, r"bias_init \(=None\) must be a function"),
+    ({"coefficient_init": fc.initializers.he}, r"coefficient_init .* must give an array of shape .*: he\(\) takes 0"),
+    ({"bias_init": lambda key, shape, dtype: jnp.zeros(5)}, r"bias_init .* of shape \(3,\) .*, not of shape \(5,\)"),
+    ({"bias_init": lambda key, shape, dtype: 0.0}, r"bias_init .* of shape \(3,\) for .*, not of shape \(\)"),
     ({"feature_group_count": 2, "in_features": 3}, r"in_features \(=3\) must be a multiple of feature_group_count"),
     ({"dtype": "int"}, r"dtype \(='int'\) must be a floating-point type"),
 ]
@@ -220,6 +223,7 @@ SPATIAL_REFUSE = [
     ),
     ({"kernel_size": 0}, r"kernel_size \(=0\) must be a whole number of at least 1"),
     ({"kernel_size": 4, "padding": "SAME"}, r"'SAME' needs an odd kernel_size \(=4\)"),
+    ({"bias_init": fc.initializers.he()}, r"bias_init \(=<function .*\) must give an array of shape \(3,\)"),
     ({"padding": "FULL"}, r"padding \(='FULL'\) must be 'VALID', 'SAME', 'CIRCULAR', 'REFLECT' or a number"),
     ({"padding": -1}, r"padding \(=-1\) must not be negative"),
     ({"padding": 0.5}, r"padding \(=0.5\)"),

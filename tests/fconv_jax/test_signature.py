@@ -1,6 +1,7 @@
 """Layers take the arguments of the installed `nnx.Conv`, or say in one table why not."""
 
 import inspect
+import re
 
 import pytest
 from flax import nnx
@@ -28,6 +29,21 @@ def test_each_argument_of_conv_is_supported_or_named(kind):
     assert same <= set(shared)
     for name in same - {"bias_init"}:
         assert ours[name].default == theirs[name].default, name
+
+
+@pytest.mark.parametrize("kind", [fc.LiftingFConv, fc.GroupFConv, fc.ProjectingFConv])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"strid": 2, "rngs": None}, "got an unexpected keyword argument 'strid'$"),
+        ({}, "missing a required .*argument: 'rngs'"),
+        ({"group": 4, "rngs": None}, "multiple values for argument 'group'"),
+        *(({name: None, "rngs": None}, re.escape(f"'{name}' ({why})")) for name, why in NOT_OF_CONV.items()),
+    ],
+)
+def test_what_is_no_argument_is_refused_by_the_class_that_is_made(kind, options, words):
+    with pytest.raises(TypeError, match=rf"^{kind.__name__}\(\) .*{words}"):
+        kind(1, 1, 3, 4, **options)
 
 
 def test_the_default_padding_keeps_the_size_and_strides_halve_it_as_in_conv():
