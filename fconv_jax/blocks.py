@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fconv_jax._checks import whole
+from fconv_jax._checks import same, whole
 from fconv_jax.basis import Bicubic, Fourier
-from fconv_jax.group import Group
+from fconv_jax.group import Group, group_of
 from fconv_jax.layers import GroupFConv, LiftingFConv
 from fconv_jax.pooling import spatial_mean_pool
 from fconv_jax.resampling import upsample
@@ -69,6 +69,10 @@ class ConvBlock(nnx.Module):
         norm="batch",
         **options,
     ):
+        if "use_bias" in options:
+            raise ValueError(
+                f"use_bias (={options['use_bias']!r}) follows from norm (={norm!r}): a bias without a norm"
+            )
         self.conv = _conv(in_features, out_features, kernel_size, group, lift=lift, use_bias=norm is None, **options)
         self.norm = field_norm(norm, out_features, field=group is not None, **_types(options))
 
@@ -91,9 +95,9 @@ class ResidualBlock(nnx.Module):
 
     Args:
       in_features, out_features: features of the fields.
-      kernel_size: k, odd, so that the padding `"SAME"` keeps the size.
+      kernel_size: k, odd, so that the padding `"SAME"` keeps the size; a number or an equal pair.
       group: the input's; `None` for a plain block of images.
-      strides: by how much the resolution falls.
+      strides: by how much the resolution falls, a number or an equal pair.
       norm: see `field_norm`; batch norms obey `train()` and `eval()`.
       residual_scale: what the branch is multiplied by.
       final_relu: ReLU after the sum.
@@ -102,7 +106,7 @@ class ResidualBlock(nnx.Module):
     Returns (call): `[batch, height, width, g, in]` -> `[batch, height // strides, width // strides, g, out]`.
 
     Raises:
-      ValueError: an even kernel size, or what `GroupFConv` refuses.
+      ValueError: an even kernel size, with strides an input without a batch, or what `GroupFConv` refuses.
 
     >>> import jax, fconv_jax
     >>> from flax import nnx
@@ -118,14 +122,14 @@ class ResidualBlock(nnx.Module):
         kernel_size: int = 3,
         group: Group | int | None = 8,
         *,
-        strides: int = 1,
+        strides: int | tuple[int, int] = 1,
         norm: str | None = None,
         residual_scale: float = 1.0,
         final_relu: bool = True,
         **options,
     ):
         sizes = whole("in_features", in_features), whole("out_features", out_features)
-        self.strides = whole("strides", strides)
+        self.strides = whole("strides", same("strides", strides))
 
         def conv(before, k=kernel_size):
             return _conv(before, sizes[1], k, group, **options)
@@ -140,7 +144,7 @@ class ResidualBlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the output field of a field."""
-        x = spatial_mean_pool(x, self.strides) if self.strides > 1 else x
+        x = _pooled(x, self.strides, self.conv1)
         branch = nnx.relu(_apply(self.norm1, self.conv1(x)))
         branch = _apply(self.norm2, self.conv2(branch))
         x = x if self.shortcut is None else self.shortcut(x)
@@ -159,13 +163,13 @@ class DownBlock(nnx.Module):
     """
 
     def __init__(self, in_features, out_features, kernel_size=3, group: _Group = 8, *, strides=2, **options):
-        self.strides = whole("strides", strides)
+        self.strides = whole("strides", same("strides", strides))
         self.block1 = ConvBlock(in_features, out_features, kernel_size, group, **options)
         self.block2 = ConvBlock(out_features, out_features, kernel_size, group, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the output field of a field."""
-        return self.block2(self.block1(spatial_mean_pool(x, self.strides)))
+        return self.block2(self.block1(_pooled(x, self.strides, self.block1.conv)))
 
 
 class UpBlock(nnx.Module):
@@ -209,12 +213,21 @@ def _conv(in_features, out_features, kernel_size, group, *, lift=False, basis=No
     """A group F-Conv, with `lift` a lifting one, or without a group a plain convolution."""
     if group is None:
         kernel_init = nnx.initializers.he_uniform()
-        size = (whole("kernel_size", kernel_size),) * 2
+        size = (whole("kernel_size", same("kernel_size", kernel_size)),) * 2
         return nnx.Conv(in_features, out_features, size, kernel_init=kernel_init, **options)
     named: dict[str, Fourier | Bicubic] = {} if basis is None else {"basis": basis}
     named |= {} if coefficient_init is None else {"coefficient_init": coefficient_init}
     kind = LiftingFConv if lift else GroupFConv
     return kind(in_features, out_features, kernel_size, group, **named, **options)
+
+
+def _pooled(x, strides, conv):
+    """The input of a block at its resolution.  A pool takes one axis of images, a layer any number."""
+    group = group_of(conv)
+    axes = (conv.in_features,) if group is None else (group.order, conv.in_features)
+    if strides > 1 and x.ndim != 3 + len(axes):
+        raise ValueError(f"input of shape {x.shape} must be [batch, height, width, {', '.join(map(str, axes))}]")
+    return spatial_mean_pool(x, strides) if strides > 1 else x
 
 
 def plain_options(options):

@@ -98,6 +98,23 @@ def test_residual_block_composes():
     assert jax.vmap(loss, (None, 0))(state, x[:, None]).shape == (2,)
 
 
+@pytest.mark.parametrize("group", [4, None])
+def test_equal_pairs_are_numbers_and_a_pool_needs_a_batch(group):
+    field = (4, 2) if group else (2,)
+    for kind in (fconv_jax.ResidualBlock, fconv_jax.DownBlock):
+        block = nnx.eval_shape(lambda kind=kind: kind(2, 2, (3, 3), group, strides=(2, 2), rngs=nnx.Rngs(0)))
+        assert nnx.eval_shape(lambda block, x: block(x), block, noise(1, 8, 8, *field)).shape == (1, 4, 4, *field)
+        with pytest.raises(ValueError, match=rf"must be \[batch, height, width, {', '.join(map(str, field))}\]"):
+            block(noise(8, 8, *field))
+        with pytest.raises(ValueError, match=r"strides \(=\(2, 1\)\)"):
+            kind(2, 2, 3, group, strides=(2, 1), rngs=nnx.Rngs(0))
+
+
 def test_an_even_kernel_is_refused():
     with pytest.raises(ValueError, match=r"odd kernel_size \(=4\)"):
         fconv_jax.ResidualBlock(2, 2, 4, rngs=nnx.Rngs(0))
+
+
+def test_the_bias_of_a_block_follows_from_its_norm():
+    with pytest.raises(ValueError, match=r"use_bias \(=True\) follows from norm \(='batch'\)"):
+        fconv_jax.ConvBlock(2, 2, use_bias=True, rngs=nnx.Rngs(0))
