@@ -51,15 +51,17 @@ def expand_filters(model: nnx.Module) -> nnx.Module:
     if _to_expand(model):
         return ExpandedFConv(model)
     model = nnx.clone(model)
-    for _, module in list(nnx.iter_modules(model)):
+    modules = [module for _, module in nnx.iter_modules(model)]
+    expanded = {id(module): ExpandedFConv(module) for module in modules if _to_expand(module)}  # once, if shared
+    for module in modules:
         if isinstance(module, nnx.List):
             for i, child in enumerate(module):
-                if _to_expand(child):
-                    module[i] = ExpandedFConv(child)
+                if id(child) in expanded:
+                    module[i] = expanded[id(child)]
             continue
         for name, child in list(vars(module).items()):
-            if _to_expand(child):
-                setattr(module, name, ExpandedFConv(child))
+            if id(child) in expanded:
+                setattr(module, name, expanded[id(child)])
     return model
 
 

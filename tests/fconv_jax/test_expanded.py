@@ -44,6 +44,14 @@ def test_the_copy_computes_the_same_and_the_original_stays():
     assert [type(m).__name__ for _, m in nnx.iter_modules(expanded)].count("ExpandedFConv") == 4
 
 
+def test_a_layer_in_two_places_stays_one():
+    model = Listed(nnx.Rngs(0))
+    model.again = model.layers[0]
+    expanded = fc.expand_filters(model)
+    assert expanded.again is expanded.layers[0]
+    assert expanded.again is not model.again
+
+
 def test_a_layer_alone():
     layer = fc.GroupFConv(2, 3, 5, 8, rngs=nnx.Rngs(0))
     field = noise(1, 7, 7, 8, 2)
