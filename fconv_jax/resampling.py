@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fconv_jax._checks import real_pixels, whole
+from fconv_jax._checks import below, real_pixels, whole
 from fconv_jax._precision import narrowed, widened
 from fconv_jax._traced import observed
 from fconv_jax.convolve import flat_channels
@@ -31,7 +31,7 @@ def upsample(x: jax.Array, factor: int = 2) -> jax.Array:
       least.
 
     Raises:
-      ValueError: another number of axes, or a factor below 1.
+      ValueError: another number of axes, an image without pixels, or a factor below 1.
 
     >>> import jax.numpy as jnp, fconv_jax
     >>> fconv_jax.upsample(jnp.array([0.0, 4.0]).reshape(1, 1, 2, 1))[0, 0, :, 0].tolist()
@@ -40,6 +40,8 @@ def upsample(x: jax.Array, factor: int = 2) -> jax.Array:
     x, factor = jnp.asarray(x), whole("factor", factor)
     if real_pixels(x).ndim not in (4, 5):
         raise ValueError(f"input of shape {x.shape} must be an image (four axes) or a field (five axes)")
+    if any(below(size, 1) for size in x.shape[1:3]):
+        raise ValueError(f"an image of {x.shape[1]} x {x.shape[2]} must have pixels")
     channels, y = x.shape[3:], flat_channels(widened(x))
     for axis in (1, 2):
         y = _along(y, axis, factor)

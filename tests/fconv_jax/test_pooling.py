@@ -137,6 +137,7 @@ def test_padding_of_a_maximum_never_shows(pool):
         (lambda x: fc.spatial_max_pool(x[0]), r"must be an image .* or a field"),
         (lambda x: corner_max_pool(x, 8), r"7 x 7 .* below the window \(=8\)"),
         (lambda x: corner_max_pool(x, 0), r"window \(=0\)"),
+        (lambda x: fc.upsample(x[:, :0]), "an image of 0 x 7 must have pixels"),
         (lambda x: fc.max_over_group(x), "must be a field"),
         (lambda x: fc.mean_over_group(x), "must be a field"),
         (lambda x: fc.disk_mask(0), r"size \(=0\)"),
