@@ -1,6 +1,7 @@
 """Networks by name: the report's, the paper's, the invariant ones, and ResNet, U-Net and EDSR for any images."""
 
 import functools
+import inspect
 import math
 
 import jax
@@ -31,6 +32,11 @@ MODELS = {
 }
 
 
+_OF_LAYERS = ("padding", "kernel_dilation", "feature_group_count", "basis", "coefficient_init", "bias_init", "dtype",
+              "param_dtype", "precision")  # fmt: skip
+"""What a network with `**options` leaves to its layers; the others it sets itself."""
+
+
 def create(
     name: str, *, num_classes: int = 10, in_features: int = 1, init: str = "report", rngs: nnx.Rngs, **options
 ) -> nnx.Module:
@@ -45,7 +51,7 @@ def create(
       **options: of the network itself, such as `group`.
 
     Raises:
-      ValueError: an unknown name or init, or no classes.
+      ValueError: an unknown name, init or option, or no classes.
 
     >>> from flax import nnx
     >>> import jax, fconv_jax
@@ -58,7 +64,20 @@ def create(
     if init not in ("report", "he"):
         raise ValueError(f"init (={init!r}) must be 'report' or 'he'")
     sizes = {"num_classes": whole("num_classes", num_classes), "in_features": whole("in_features", in_features)}
+    _check(name, options)
     return MODELS[name](**sizes, init=init, rngs=rngs, **options)
+
+
+def _check(name, options):
+    """Refuses options that a network does not take."""
+    made = getattr(MODELS[name], "func", MODELS[name])
+    own = inspect.signature(made.__init__ if isinstance(made, type) else made).parameters
+    takes = [*[option for option in own if option not in ("self", "options")], *_OF_LAYERS * ("options" in own)]
+    for option, value in options.items():
+        if option not in takes:
+            raise ValueError(f"{option} (={value!r}) must be an option of {name}, one of {', '.join(takes)}")
+    if "options" in own and options.get("padding", "SAME") not in ("SAME", "CIRCULAR", "REFLECT"):
+        raise ValueError(f"padding (={options['padding']!r}) of {name} must be 'SAME', 'CIRCULAR' or 'REFLECT'")
 
 
 def num_parameters(model: nnx.Module) -> int:

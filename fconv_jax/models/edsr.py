@@ -8,18 +8,19 @@ from fconv_jax.blocks import ResidualBlock, _conv, plain_options
 from fconv_jax.group import Group
 from fconv_jax.layers import ProjectingFConv
 from fconv_jax.models.initial import fconv_init
+from fconv_jax.models.stages import ImageModel
 from fconv_jax.resampling import upsample
 
 SCALES = (1, 2, 3, 4)
 
 
-class EDSR(nnx.Module):
-    """Residual blocks without norms at the input's resolution, then bilinear upsampling of the field.
+class EDSR(ImageModel):
+    """Residual blocks at the input's resolution, then bilinear upsampling of the field.
 
         y = upsample(x, scale) + project(relu(conv_up(upsample(f + conv(blocks(f)), scale)))),   f = lift(x)
 
     As EDSR (Lim et al. 2017, arXiv 1707.02921), but where that shuffles channels into pixels, which has one fixed
-    direction, this one interpolates the field; x 4 does it twice.
+    direction, this one interpolates the field; x 4 does it twice.  As there, the blocks have no norms unless asked for.
 
     Law: quarter turns and mirrors of the group rotate and mirror the large image, to rounding, end to end.
 
@@ -30,6 +31,7 @@ class EDSR(nnx.Module):
       width: features.
       blocks: number of residual blocks.
       residual_scale: of each.
+      norm: of the blocks, `None`, `"batch"` or `"layer"`, see `field_norm`; with a norm their layers have no bias.
       init: `"report"` and `"he"` are the same here: `initializers.he_smooth`.
       num_classes: none here; ignored, so that `models.create` may pass it.
       **options: of the layers, such as `basis` or `dtype`.
@@ -50,22 +52,23 @@ class EDSR(nnx.Module):
         width: int = 8,
         blocks: int = 4,
         residual_scale: float = 1.0,
+        norm: str | None = None,
+        use_bias: bool = True,
         init: str = "report",
         rngs: nnx.Rngs,
         **options,
     ):
         fconv_init(init)
-        if scale not in SCALES:
+        if whole("scale", scale) not in SCALES:
             raise ValueError(f"scale (={scale!r}) must be one of {', '.join(map(str, SCALES))}")
         width, in_features = whole("width", width), whole("in_features", in_features)
-        options |= {"rngs": rngs}
+        options |= {"use_bias": use_bias, "rngs": rngs}
         self.input_shape = (None, None, in_features)
         self.scale, self.steps = int(scale), (2, 2) if scale == 4 else (int(scale),)
         self.lift = _conv(in_features, width, 3, group, lift=True, **options)
-        ends = {"residual_scale": residual_scale, "final_relu": False}
-        self.blocks = nnx.List(
-            [ResidualBlock(width, width, 3, group, **ends, **options) for _ in range(whole("blocks", blocks))]
-        )
+        inner = {**options, "use_bias": use_bias and norm is None, "residual_scale": residual_scale}
+        sizes = [(width, width, 3, group)] * whole("blocks", blocks)
+        self.blocks = nnx.List([ResidualBlock(*size, norm=norm, final_relu=False, **inner) for size in sizes])
         self.conv = _conv(width, width, 3, group, **options)
         self.up = nnx.List([_conv(width, width, 3, group, **options) for _ in self.steps])
         if group is None:
@@ -75,6 +78,7 @@ class EDSR(nnx.Module):
 
     def __call__(self, images: jax.Array, rngs=None) -> jax.Array:
         """Returns the large images."""
+        self._check_images(images)
         x = first = self.lift(images)
         for block in self.blocks:
             x = block(x)

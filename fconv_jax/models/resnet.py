@@ -7,10 +7,11 @@ from fconv_jax._checks import whole
 from fconv_jax.blocks import ConvBlock, ResidualBlock
 from fconv_jax.group import Group
 from fconv_jax.models.initial import fconv_init, plain_dense
+from fconv_jax.models.stages import ImageModel
 from fconv_jax.pooling import max_over_group, spatial_max_pool, spatial_mean_pool
 
 
-class ResNet(nnx.Module):
+class ResNet(ImageModel):
     """A stem and four stages of two `ResidualBlock`s, a maximum over the group, a mean over space and a dense layer.
 
     Stages have width, 2 width, 4 width and 8 width features, and begin with half the resolution but for the first.
@@ -61,6 +62,7 @@ class ResNet(nnx.Module):
 
     def __call__(self, images: jax.Array, rngs=None) -> jax.Array:
         """Returns the logits."""
+        self._check_images(images)
         x = spatial_mean_pool(self.stem(images)) if self.large else self.stem(images)
         x = spatial_max_pool(x, 3, strides=2, padding=1) if self.large else x
         for block in self.blocks:

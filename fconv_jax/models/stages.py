@@ -36,14 +36,26 @@ def means_over_space(x: jax.Array, power: float) -> jax.Array:
     return narrowed(jnp.concatenate([x.mean(axis=(1, 2)), jnp.squeeze(most, (1, 2)) * root], axis=-1), kind)
 
 
-class StagedModel(nnx.Module):
+class ImageModel(nnx.Module):
+    """A network that says which images it takes: `input_shape`, `None` for any height or width."""
+
+    input_shape: tuple[int | None, int | None, int]
+
+    def _check_images(self, images):
+        expected = self.input_shape
+        if images.ndim != 4 or any(
+            want not in (None, have) for want, have in zip(expected, images.shape[1:], strict=True)
+        ):
+            sizes = (str(want or name) for want, name in zip(expected, ("height", "width", "channel"), strict=True))
+            raise ValueError(f"images of shape {images.shape} must be [batch, {', '.join(sizes)}]")
+
+
+class StagedModel(ImageModel):
     """A network that is the composition of its `stages`.
 
     A subclass makes its modules in `__init__`, sets `input_shape` and defines the property
     `stages`: an ordered tuple of (name, callable), pools and flatten included.
     """
-
-    input_shape: tuple[int | None, int | None, int]
 
     @property
     def stages(self) -> tuple[tuple[str, Callable[..., jax.Array]], ...]:
@@ -74,15 +86,6 @@ class StagedModel(nnx.Module):
             else:
                 x = stage(x, rngs=jax.vmap(jax.random.fold_in, (0, None))(keys, i))
         return x
-
-    def _check_images(self, images):
-        expected = self.input_shape
-        fits = images.ndim == 4 and all(
-            want in (None, have) for want, have in zip(expected, images.shape[1:], strict=True)
-        )
-        if not fits:
-            sizes = ", ".join("any" if size is None else str(size) for size in expected)
-            raise ValueError(f"images of shape {images.shape} must be [batch, {sizes}]")
 
 
 def _draws(stage) -> bool:

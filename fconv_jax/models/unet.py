@@ -8,12 +8,13 @@ from fconv_jax.blocks import ConvBlock, DownBlock, UpBlock, plain_options
 from fconv_jax.group import Group
 from fconv_jax.layers import GroupFConv, ProjectingFConv
 from fconv_jax.models.initial import fconv_init
+from fconv_jax.models.stages import ImageModel
 from fconv_jax.vectors import to_vectors
 
 OUTPUTS = ("mask", "vectors")
 
 
-class UNet(nnx.Module):
+class UNet(ImageModel):
     """Down in resolution and up again, with a shortcut at each level (Ronneberger et al. 2015, arXiv 1505.04597).
 
     Law: quarter turns and mirrors of the group rotate and mirror the output, to rounding, whatever the parameters:
@@ -22,7 +23,7 @@ class UNet(nnx.Module):
     Args:
       num_classes: channels of the output.
       in_features: channels of the images.
-      group: a `Group`, or t; `None` for the plain twin (masks only).
+      group: a `Group`, or t; `None` for the plain twin, whose vectors are two channels for each class.
       width: features of the first level; each level has twice those of the one before.
       depth: levels below the first.
       output: `"mask"`, logits of each class at each pixel, or `"vectors"`, as of a flow.
@@ -34,7 +35,7 @@ class UNet(nnx.Module):
     `[batch, height, width, num_classes]`, or of vectors `[batch, height, width, 2, num_classes]`.
 
     Raises:
-      ValueError: another output, sides that are not such multiples, or vectors without a group.
+      ValueError: another output, or sides that are not such multiples.
     """
 
     def __init__(
@@ -52,8 +53,8 @@ class UNet(nnx.Module):
         **options,
     ):
         fconv_init(init)
-        if output not in OUTPUTS or (group is None and output != "mask"):
-            raise ValueError(f"output (={output!r}) must be {' or '.join(OUTPUTS)}, the latter with a group")
+        if output not in OUTPUTS:
+            raise ValueError(f"output (={output!r}) must be {' or '.join(OUTPUTS)}")
         width, depth = whole("width", width), whole("depth", depth)
         blocks = {**options, "norm": norm, "rngs": rngs}
         widths = [width * 2**level for level in range(depth + 1)]
@@ -66,13 +67,15 @@ class UNet(nnx.Module):
             [UpBlock(widths[i + 1], widths[i], widths[i], 3, group, **blocks) for i in reversed(range(depth))]
         )
         if group is None:
-            self.last = nnx.Conv(width, num_classes, (1, 1), rngs=rngs, **plain_options(options))
+            features = num_classes if output == "mask" else 2 * num_classes
+            self.last = nnx.Conv(width, features, (1, 1), rngs=rngs, **plain_options(options))
         else:
             kind = ProjectingFConv if output == "mask" else GroupFConv
             self.last = kind(width, num_classes, 1, group, use_bias=output == "mask", rngs=rngs, **options)
 
     def __call__(self, images: jax.Array, rngs=None) -> jax.Array:
         """Returns the masks' logits or the vectors."""
+        self._check_images(images)
         sides = [side for side in images.shape[1:3] if isinstance(side, int)]
         if any(side % 2**self.depth for side in sides):
             raise ValueError(f"images of shape {images.shape} must have sides that are multiples of {2**self.depth}")
@@ -83,4 +86,6 @@ class UNet(nnx.Module):
         for block in self.up:
             x = block(x, levels.pop())
         x = self.last(x)
-        return x if self.output == "mask" or self.group is None else to_vectors(x, self.group)
+        if self.output == "mask":
+            return x
+        return x.reshape(*x.shape[:3], 2, x.shape[3] // 2) if self.group is None else to_vectors(x, self.group)
