@@ -22,10 +22,13 @@ def of_layer(stage: Stage, x: Sequence[int], y: Sequence[int]) -> str:
         kernel, stride = _one(getattr(layer, "kernel_size", 1)), _one(layer.strides)
         if group is None and kernel > 1:
             return PLAIN
-        padding = getattr(layer, "padding", 0)
-        width = (0 if padding == "VALID" else (kernel - 1) // 2) if isinstance(padding, str) else _one(padding)
-        if (x[1] + 2 * width - (kernel - 1) * _one(getattr(layer, "kernel_dilation", 1)) - 1) % stride:
-            return _stride(x[1], y[1], kernel, width, stride)
+        padding, dilation = getattr(layer, "padding", 0), _one(getattr(layer, "kernel_dilation", 1))
+        reach = dilation * (kernel - 1) + 1
+        width = (0 if padding == "VALID" else (reach - 1) // 2) if isinstance(padding, str) else _one(padding)
+        misfits = [i for i in (1, 2) if (x[i] + 2 * width - reach) % stride]
+        if misfits:
+            i = misfits[0]
+            return _stride(x[i], y[i], kernel, width, stride, advise=dilation == 1 and kernel > 1 and x[1] == x[2])
     if isinstance(layer, (nnx.Conv, nnx.ConvTranspose)):
         return PLAIN
     if isinstance(layer, NORMS):
@@ -72,7 +75,7 @@ def _one(value) -> int:
     return _one(value[0]) if isinstance(value, (tuple, list)) else value
 
 
-def _stride(size, result, kernel, padding, stride):
+def _stride(size, result, kernel, padding, stride, advise):
     """A stride that does not fit, and the closest kernel and padding that do."""
     fitting = [
         (abs(k - kernel) + abs(w - padding), -k, w)
@@ -81,7 +84,7 @@ def _stride(size, result, kernel, padding, stride):
         if (size + 2 * w - k) % stride == 0 and (size + 2 * w - k) // stride + 1 == result
     ]
     words = f"its stride of {stride} does not fit the size: it starts at one border and stops short of the other"
-    if not fitting:
+    if not fitting or not advise:
         return words
     _, k, w = min(fitting)
     return f"{words}; a kernel of {-k} x {-k} with padding {w} fits {size} pixels"
