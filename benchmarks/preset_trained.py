@@ -63,13 +63,11 @@ class Net(nnx.Module):
 
 
 def equal(kernel_size, options):
-    """The largest features, in FEATURES' proportion, whose network has at most the default one's parameters."""
-    most = size(Net(kernel_size, FEATURES, {}, nnx.Rngs(0)))
-    for first in range(FEATURES[0], 0, -1):
-        features = tuple(round(first * n / FEATURES[0]) for n in FEATURES)
-        if size(Net(kernel_size, features, options, nnx.Rngs(0))) <= most:
-            return features
-    raise ValueError("no network is small enough")
+    """The features, near FEATURES' proportion, whose network's number of parameters is closest to the default one's."""
+    wanted = size(Net(kernel_size, FEATURES, {}, nnx.Rngs(0)))
+    shares = np.arange(1, 33) / 32
+    candidates = {tuple(max(1, round(share * n)) for n in FEATURES) for share in shares}
+    return min(candidates, key=lambda n: abs(size(Net(kernel_size, n, options, nnx.Rngs(0))) - wanted))
 
 
 def size(model):
