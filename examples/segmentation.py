@@ -34,6 +34,10 @@ NETWORKS = {
     "F-Conv, C8": ({"group": 8, "width": 4}, False),
     "F-Conv, D8": ({"group": fc.Group(8, reflections=True), "width": 3}, False),
 }
+INK = "#767676"  # readable on a white page and on a dark one
+plt.rcParams.update({"savefig.transparent": True, **dict.fromkeys(
+    ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.labelcolor"), INK
+)})  # fmt: skip
 RESULTS = pathlib.Path(__file__).parent / "results"
 
 
