@@ -178,6 +178,8 @@ def _error_and_types(function, x, angle, mirror, group, margin, kind):
 
     before, after = function(x), jax.tree.leaves(function(moved(x, angle, None, group_of(x), mirror)))
     kinds, before = kinds_of(before, kind), [jnp.asarray(y) for y in jax.tree.leaves(before)]
+    if not before:
+        raise ValueError("the function returns no array")
     errors = [
         difference(actual, y, angle, each, group_of(y, each), mirror, margin)
         for y, actual, each in zip(before, after, kinds, strict=True)

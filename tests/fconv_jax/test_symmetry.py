@@ -36,6 +36,7 @@ class TwoGroups(nnx.Module):
     [
         (jnp.tanh, (1, 4, 5, 1), {"margin": 2}, "square images"),
         (lambda x: x[:, :2], (1, 4, 4, 1), {}, "for the rotated input"),
+        (lambda x: {}, (1, 4, 4, 1), {}, "returns no array"),
         (TwoGroups(), (1, 4, 4, 1), {}, "8 elements may be of C8 or D4: give group="),
     ],
 )
