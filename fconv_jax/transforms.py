@@ -107,7 +107,7 @@ def rotate_vectors(vectors: jax.Array, angle: float) -> jax.Array:
     sine, cosine = math.sin(math.radians(angle)), math.cos(math.radians(angle))
     exact = angle % 90 == 0
     sine, cosine = (round(sine), round(cosine)) if exact else (sine, cosine)
-    y = vectors if exact else widened(vectors)
+    y = vectors if exact and _has_sign(vectors) else widened(vectors)
     y = y if y.ndim == 3 else _each_channel(y, functools.partial(_rotate_pixels, angle=angle))
     rows, columns = y[..., 0, :], y[..., 1, :]
     return as_pixels(jnp.stack([cosine * rows - sine * columns, sine * rows + cosine * columns], -2), vectors.dtype)
@@ -147,7 +147,8 @@ def mirror_vectors(vectors: jax.Array) -> jax.Array:
     """Mirrors vectors `[batch, height, width, 2, channel]`: columns reversed, and the component along them negated."""
     vectors = _checked_vectors(jnp.asarray(vectors))
     y = vectors if vectors.ndim == 3 else jnp.flip(vectors, axis=2)
-    return jnp.concatenate([y[..., :1, :], -y[..., 1:, :]], axis=-2)
+    negative = -y[..., 1:, :] if _has_sign(y) else as_pixels(-widened(y[..., 1:, :]), y.dtype)
+    return jnp.concatenate([y[..., :1, :], negative], axis=-2)
 
 
 def _group_of(field, group):
@@ -161,13 +162,16 @@ def _group_of(field, group):
     return group
 
 
+def _has_sign(vectors):
+    """Whether the type has negative numbers; in one that has none they become 0, and do not wrap."""
+    return jnp.issubdtype(vectors.dtype, jnp.signedinteger) or jnp.issubdtype(vectors.dtype, jnp.inexact)
+
+
 def _checked_vectors(vectors):
     if vectors.ndim not in (3, 5) or vectors.shape[-2] != 2:
         raise ValueError(
             f"vectors of shape {vectors.shape} must be [batch, height, width, 2, channel] or [batch, 2, channel]"
         )
-    if jnp.issubdtype(vectors.dtype, jnp.unsignedinteger) or jnp.issubdtype(vectors.dtype, jnp.bool_):
-        raise ValueError(f"vectors of type {vectors.dtype} have no negative numbers, which a rotation makes")
     return vectors
 
 

@@ -144,7 +144,7 @@ top = fc.max_over_group
 norm_options = {"rngs": nnx.Rngs(0)}
 FAULTS = {  # what breaks, words of its reason, and what does not break in its place
     "stride": ([group(strides=2)], "a kernel of 4 x 4 with padding 1 fits 8 pixels", [group(4, strides=2)]),
-    "stride of a plain 1 x 1": ([top, conv(1, 1, strides=2)], "kernel of 2 x 2 with padding 0", [top, conv(1, 1)]),
+    "stride of a plain 1 x 1": ([top, conv(1, 1, strides=2)], "stops short of the other", [top, conv(1, 1)]),
     "padding": (
         [lambda x: jnp.pad(x, [(0, 0), (0, 1), (0, 1), (0, 0), (0, 0)])], "at one border than at the other (pad)",
         [lambda x: jnp.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0), (0, 0)])],
