@@ -28,8 +28,8 @@ def main() -> int:
     rows, started = [], time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         only = options.only.split(",") if options.only else []
-        trained, epochs = not only or not set(only) <= operations.NAMES, 3 if options.short else 6
-        lab = Laboratory(Path(folder), options.seed, epochs=epochs, trained=trained)
+        trained, sizes = not only or not set(only) <= operations.NAMES, (3, "0") if options.short else (6, "0,3")
+        lab = Laboratory(Path(folder), options.seed, epochs=sizes[0], seeds=sizes[1], trained=trained)
         print(f"uninterrupted run: {lab.seconds:.1f} s", flush=True)
         checks = _checks(lab, options)
         for name in only or checks:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from experiments.training import devices
 
-RUN = ("--setting", "1", "--model", "lenet", "--dataset", "mnist_5k", "--seeds", "0,3")
+RUN = ("--setting", "1", "--model", "lenet", "--dataset", "mnist_5k")
 BACKGROUND = ("train_images_per_second", "compile_seconds", "wall_seconds", "command")
 """Fields of results.json that differ between two equal runs."""
 
@@ -127,9 +127,9 @@ def _become(action, output, prepare):
 class Laboratory:
     """A folder with prepared data and one uninterrupted run, the measure of all others; neither if not `trained`."""
 
-    def __init__(self, root: Path, seed: int = 0, *, epochs: int = 6, trained: bool = True):
+    def __init__(self, root: Path, seed: int = 0, *, epochs: int = 6, seeds: str = "0,3", trained: bool = True):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "cache")
-        devices.configure("lenet", 2)
+        devices.configure("lenet", len(seeds.split(",")))
         os.environ["MPLCONFIGDIR"] = str(root / "matplotlib")
         from experiments import evaluate, run  # noqa: F401 (imported before the fork)
         from experiments.reporting import evaluation, plots  # noqa: F401
@@ -138,7 +138,7 @@ class Laboratory:
 
         # Every epoch is saved, so that most kills find saves of all ages.
         loop.SAVING_SHARE, loop.SHORTEST_SECONDS = 1.0, 0.0
-        self.epochs, self.words = epochs, (*RUN, "--epochs", str(epochs))
+        self.epochs, self.words = epochs, (*RUN, "--seeds", seeds, "--epochs", str(epochs))
         self.root, self.draw, self._count = root, random.Random(seed), 0
         self.data, self.reference = root / "data", root / "reference"
         self.seconds, self.numbers = 0.0, {}

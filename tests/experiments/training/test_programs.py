@@ -84,8 +84,8 @@ def test_steps_of_five_seeds_lower_for_cuda(name):
 
 def test_counts_of_a_whole_split_by_hand():
     """Whatever the size of the parts and slices: no image twice, none missed."""
-    split, network = helpers.split("test", True), networks.build("lenet_classic")
-    params = jax.device_get(programs_of("lenet_classic", LOOP, (0, 2), 8).init()["params"])
+    split, network = helpers.split("test", True), networks.build("lenet")
+    params = jax.device_get(programs_of("lenet", LOOP, (0, 2), 8).init()["params"])
     apply = functools.partial(network.apply, stats={}, images=jnp.asarray(split.images))
     logits = jax.vmap(lambda params: apply(network.expand(params))[0])(params)
     expected = np.zeros((2, 10, 10), int)
@@ -93,5 +93,5 @@ def test_counts_of_a_whole_split_by_hand():
         np.add.at(expected[seed], (split.labels, np.argmax(logits[seed], axis=1)), 1)
     for eval_size, slice_size in [(250, None), (64, 10)]:
         layout = Layout("loop", slice_size, eval_size, 1, (1, 1))
-        programs = programs_of("lenet_classic", layout, (0, 2), 8)
+        programs = programs_of("lenet", layout, (0, 2), 8)
         np.testing.assert_array_equal(programs.confusion(params, {}, programs.place(split)), expected)
