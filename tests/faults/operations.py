@@ -189,9 +189,12 @@ def fail_runs(lab: Laboratory, every: int = 1, first: int = 1) -> Findings:
 
 
 def _synthetic():
+    import jax
+
     from experiments import data
     from tests.experiments import helpers
 
+    jax.config.update("jax_disable_most_optimizations", True)  # compiling takes longer than training here
     data.load = helpers.load
 
 
