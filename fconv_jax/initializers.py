@@ -62,13 +62,14 @@ def he_smooth() -> Initializer:
 
         var(c_r) = v w_r^2,     0.9 n in v max(sum_r w_r^2 S_r, sum_r w_r^2 N_r) = 2,     S_r = sum_e (sum_ij B_r)^2,
 
-    with n as in `he` (and S_r = (sum_eij B_r)^2 in a projecting layer), N_r the share of function r there, |B_r|^2.
-    Noise decides for kernels of 2 x 2 and for all frequencies with few pixels (3 x 3 of C8: it would grow sixteenfold a
-    layer); smooth images then shrink.  `he` gives functions that smoothing damps
-    their full share: two layers of 3 x 3 at 45 degrees then have an error of 0.3 to 0.5, with these 0.03.  0.9 is
-    measured, since images do vary: over twenty layers of 3 x 3 and 32 features the mean square keeps its size, 0.92
-    times the first's (geometric mean of 16 draws).  Single draws scatter by a factor of 5, and by 9 for 16 features,
-    those of `he` by 2 to 8 (results/preset.md).
+    with n as in `he` and S_r = (sum_eij B_r)^2 in a projecting layer; N_r = |B_r|^2, there the larger of this and the
+    sum over pixels of (sum_e B_r)^2.  Noise decides for kernels of 2 x 2 and for all frequencies with few pixels (with
+    3 x 3 of C8 it would grow sixteenfold a layer); smooth images then shrink.
+
+    `he` gives functions that smoothing damps their full share: two layers of 3 x 3 at 45 degrees then have an error of
+    0.77, with these 0.03.  0.9 is measured, since images do vary: over twenty layers of 3 x 3 and 32 features the mean
+    square keeps its size, 0.92 times the first's (geometric mean of 16 draws, which scatter by a factor of 5).  Narrow
+    networks shrink, to 0.3 with 16 features and 0.04 with 8 (`he`: 0.03 and 0.025): use a norm (results/preset.md).
     """
     return _he_smooth
 
