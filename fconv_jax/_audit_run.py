@@ -161,10 +161,8 @@ class Run(Walk):
         """|lane i - R lane j| / |R lane j|; NaN for a field without rotation by this angle, infinite if not finite."""
         if _is_oblong(value):
             return math.nan
-        upright, known = (
-            value.lane(j),
-            dict.fromkeys(self.known(value.lane(j), groups, kind) for groups in choices or self.choices),
-        )
+        upright = value.lane(j)
+        known = dict.fromkeys(self.known(upright, groups, kind) for groups in choices or self.choices)
 
         def of(kind, group):
             try:
