@@ -9,11 +9,9 @@ and larger kernels.
 """
 
 import functools
-import inspect
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +20,7 @@ from flax.nnx.nn.dtypes import promote_dtype
 from flax.typing import Dtype, PrecisionLike
 
 from fconv_jax import initializers
+from fconv_jax._arguments import checked_dtype, named, parameter, stride_advice
 from fconv_jax._checks import same, whole
 from fconv_jax._precision import widened
 from fconv_jax.basis import Bicubic, Fourier, FourierBasis
@@ -29,40 +28,9 @@ from fconv_jax.convolve import Padding, convolve_fields, padding_width
 from fconv_jax.filters import group_filter, lifting_filter, projecting_filter
 from fconv_jax.group import Group, as_group
 
-NOT_OF_CONV = {
-    "kernel_init": "the parameters are coefficients of the basis: coefficient_init",
-    "input_dilation": "its zeros between pixels break rotations: upsample first",
-    "mask": "a masked kernel does not rotate; where a kernel fades is the basis's: Fourier(mask=...)",
-    "conv_general_dilated": "how a convolution is computed is said by convolution_algorithm",
-    "promote_dtype": "types are promoted by flax's promote_dtype, as nnx.Conv does by default",
-    "preferred_element_type": "the result has the promoted type",
-    "kernel_metadata": "the parameters are coefficients of the basis",
-    "bias_metadata": "set it on the layer's bias",
-}
-"""Arguments of `nnx.Conv` that an F-Conv layer does not take, and why."""
-
 
 class EquivarianceWarning(UserWarning):
     """A layer that was made equivariant is used in a way that breaks it."""
-
-
-_Init = TypeVar("_Init", bound=Callable[..., None])
-
-
-def _named(init: _Init) -> _Init:
-    """An `__init__` whose errors name the class that is made, and say why it lacks an argument of `nnx.Conv`."""
-    signature = inspect.signature(init)
-
-    @functools.wraps(init)
-    def checked(self, *args, **options):
-        try:
-            signature.bind(self, *args, **options)
-        except TypeError as error:
-            why = "".join(f" ({NOT_OF_CONV[name]})" for name in options if name in NOT_OF_CONV)
-            raise TypeError(f"{type(self).__name__}() {error}{why}") from None
-        init(self, *args, **options)
-
-    return checked  # pyright: ignore
 
 
 class _FConv(nnx.Module):
@@ -71,7 +39,7 @@ class _FConv(nnx.Module):
     _from_field: ClassVar[bool]
     _to_field: ClassVar[bool]
 
-    @_named
+    @named
     def __init__(
         self,
         in_features: int,
@@ -107,17 +75,17 @@ class _FConv(nnx.Module):
         if not isinstance(basis, Fourier | Bicubic):
             raise ValueError(f"basis (={basis!r}) must be a fconv_jax.Fourier or fconv_jax.Bicubic")
         self.basis, self.use_bias, self.precision = basis, bool(use_bias), precision
-        self.dtype, param_dtype = _checked_dtype(dtype), _checked_dtype(param_dtype)
+        self.dtype, param_dtype = checked_dtype(dtype), checked_dtype(param_dtype)
         in_features = self.in_features // self.feature_group_count
         facts = initializers.LayerFacts(in_features, self.group, self.sampled_basis, self._from_field, self._to_field)
         elements = (self.group.order,) if self._from_field and self._to_field else ()
         shape = (*elements, in_features, self.out_features, facts.basis.rank)
 
-        def parameter(name, function, shape):
-            return _parameter(name, function, rngs.params(), shape, param_dtype, facts)
+        def made(name, function, shape):
+            return parameter(name, function, rngs.params(), shape, param_dtype, facts)
 
-        self.coefficients = parameter("coefficient_init", coefficient_init, shape)
-        self.bias = parameter("bias_init", bias_init, (self.out_features,)) if use_bias else None
+        self.coefficients = made("coefficient_init", coefficient_init, shape)
+        self.bias = made("bias_init", bias_init, (self.out_features,)) if use_bias else None
 
     @property
     def sampled_basis(self) -> FourierBasis:
@@ -179,36 +147,6 @@ class _FConv(nnx.Module):
         """Returns the layer's output."""
         self._first_axis(x)  # before the work of expanding
         return self.convolve_with(x, self.filter(), None if self.bias is None else self.bias[...])
-
-
-def stride_advice(layer, sizes: Sequence[int]) -> str:
-    """Says that a layer's stride does not fit an image's sides, and which kernel and padding do; empty if it fits."""
-    s, k, group = layer.strides, layer.kernel_size, layer.group
-
-    def room(k, width):
-        return [size + 2 * width - layer.kernel_dilation * (k - 1) - 1 for size in sizes]
-
-    def half(k):
-        return layer.kernel_dilation * (k - 1) // 2
-
-    width = padding_width(layer.padding, layer._reach())
-    misfits = [size for size, r in zip(sizes, room(k, width), strict=True) if r % s]
-    if not misfits:
-        return ""
-    # A larger kernel rotates otherwise than one of 1 x 1, and these paddings are no number.
-    larger = range(k, k + 2 * s) if k > 1 and layer.padding not in ("CIRCULAR", "REFLECT") else ()
-    fits = (
-        f"a kernel of {n} with padding {w}, or "
-        for n in larger
-        for w in (half(n), width)
-        if all(r >= 0 and r % s == 0 for r in room(n, w)) and (n % 2 or not isinstance(layer.basis, Bicubic))
-    )
-    turns = "quarter turns" if group.keeps_grid else "half turns" if group.num_rotations % 2 == 0 else ""
-    return (
-        f"strides (={s}) do not divide size + 2 padding - kernel ({misfits[0]} + {2 * width} - {layer._reach()}): "
-        f"{' and '.join(filter(None, [turns, 'mirrors' * group.reflections]))} break; use {next(fits, '')}"
-        "no stride and a symmetric pool (spatial_mean_pool, blur_pool)"
-    )
 
 
 class LiftingFConv(_FConv):
@@ -313,30 +251,3 @@ class ProjectingFConv(_FConv):
     """
 
     _from_field, _to_field = True, False
-
-
-def _parameter(name, function, key, shape, dtype, facts):
-    """What an initialiser gives, if it is of the parameter's shape."""
-    rule = f"{name} (={function!r}) must give an array of shape {shape} for (key, shape, dtype)"
-    try:
-        values = initializers.initialize(name, function, key, shape, dtype, facts)
-    except (TypeError, ValueError) as error:
-        if not callable(function):
-            raise
-        raise ValueError(f"{rule}: {error}".partition("\n")[0]) from error
-    parameter = nnx.Param(values)
-    if (found := getattr(parameter, "shape", ())) != shape:
-        raise ValueError(f"{rule}, not of shape {found}")
-    return parameter
-
-
-def _checked_dtype(dtype):
-    if dtype is None:
-        return None
-    try:
-        floating = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
-    except TypeError:
-        floating = False
-    if not floating:
-        raise ValueError(f"dtype (={dtype!r}) must be a floating-point type such as jnp.float32 or jnp.bfloat16")
-    return dtype

@@ -25,6 +25,7 @@ import numpy as np
 
 from fconv_jax._checks import below, finite, real_pixels, whole
 from fconv_jax._precision import narrowed, widened
+from fconv_jax._tiles import tiled_maximum, tiles_maximum
 from fconv_jax._traced import observed
 from fconv_jax.convolve import flat_channels
 
@@ -53,7 +54,7 @@ def corner_max_pool(x: jax.Array, window: int = 2, *, padding: int = 0) -> jax.A
     if padding:
         pads = [(0, 0), (padding, padding), (padding, padding)] + [(0, 0)] * (x.ndim - 3)
         x = jnp.pad(x, pads, constant_values=_lowest(x.dtype))
-    return _tiles_maximum(x, window)
+    return tiles_maximum(x, window)
 
 
 @observed
@@ -86,7 +87,7 @@ def spatial_max_pool(
     strides = window if strides is None else whole("strides", strides)
     tiled = strides == window and padding == 0 and all(size % window == 0 for size in x.shape[1:3])
     if tiled and x.ndim in (4, 5):  # the same windows, and faster
-        return _tiled_maximum(x, window)
+        return tiled_maximum(x, window)
     return _pool(x, window, strides, padding, widen, _maximum)
 
 
@@ -283,51 +284,3 @@ def _checked_field(x):
     if x.ndim != 5:
         raise ValueError(f"input of shape {x.shape} must be a field [batch, height, width, group, channel]")
     return x
-
-
-def _tiles_maximum(x, window):
-    rows, columns = x.shape[1] // window, x.shape[2] // window
-    y = _block_maximum(_in_windows(flat_channels(x)[:, : rows * window, : columns * window], window))
-    return y.reshape(x.shape[0], rows, columns, *x.shape[3:])
-
-
-_tiled_maximum = jax.jit(_tiles_maximum, static_argnames="window")
-
-
-def _in_windows(x, window):
-    """`[batch, height, width, channel]` -> `[batch, rows, window, columns, window, channel]`."""
-    sizes = (x.shape[0], x.shape[1] // window, window, x.shape[2] // window, window, x.shape[3])
-    sharding = jax.typeof(x).sharding
-    if not any(axis is not None for axis in sharding.spec):
-        return x.reshape(sizes)
-    # A mesh with explicit axes has to be told that the batch, or the channels, stay spread as they are.
-    batch, rows, columns, channels = sharding.spec
-    spec = jax.sharding.PartitionSpec(batch, rows, None, columns, None, channels)
-    return jax.lax.reshape(x, sizes, out_sharding=jax.sharding.NamedSharding(sharding.mesh, spec))
-
-
-@jax.custom_jvp
-def _block_maximum(x):
-    """Maximum over axes 2 and 4 of `[batch, rows, w, columns, w, ...]`.
-
-    The derivative goes to the first of equals, as in PyTorch.  With the rule below the backward
-    pass is one selection, several times faster on a CPU than that of `reduce_window`.
-    """
-    return functools.reduce(jnp.maximum, _block_entries(x))
-
-
-@_block_maximum.defjvp
-def _block_maximum_jvp(primals, tangents):
-    (x,), (tangent,) = primals, tangents
-    y = _block_maximum(x)
-    entries = _block_entries(x)
-    first = jnp.full(y.shape, len(entries) - 1, jnp.int8 if len(entries) < 128 else jnp.int32)
-    for i in reversed(range(len(entries) - 1)):
-        first = jnp.where(entries[i] == y, i, first)
-    index = np.arange(len(entries), dtype=first.dtype).reshape(1, 1, x.shape[2], 1, x.shape[4], *(1,) * (x.ndim - 5))
-    chosen = jnp.where(first[:, :, None, :, None] == index, tangent, jnp.zeros_like(tangent))
-    return y, jnp.sum(chosen, axis=(2, 4))
-
-
-def _block_entries(x):
-    return [x[:, :, i, :, j] for i in range(x.shape[2]) for j in range(x.shape[4])]

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import fconv_jax as fc
-from fconv_jax.layers import NOT_OF_CONV
+from fconv_jax._arguments import NOT_OF_CONV
 
 
 @pytest.mark.parametrize("kind", [fc.LiftingFConv, fc.GroupFConv, fc.ProjectingFConv])
