@@ -99,7 +99,7 @@ def plot_audit(path: Path, title: str, report, digest: str | None = None) -> Non
 
 def digests(cells: Iterable[dict]) -> str:
     """Of the `best/` of some results.json, where they are known, separated by spaces."""
-    return " ".join(dict.fromkeys(cell["best_digest"] for cell in cells if "best_digest" in cell))
+    return " ".join(sorted({cell["best_digest"] for cell in cells if "best_digest" in cell}))
 
 
 def plot_cell_curves(path: Path, cells: list[dict]) -> None:
