@@ -70,6 +70,11 @@ def resized(image, factor):
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
+def bilinear(image):
+    """An image twice as large, as the networks enlarge it before they are trained."""
+    return np.asarray(fc.upsample(image[None, ..., None], 2))[0, ..., 0]
+
+
 def rotated(image, angle):
     """A test image as one of `ANGLES`."""
     if angle == "upright":
@@ -188,6 +193,8 @@ def choose():
         package: tuple(name for name in files if name not in HELD_OUT[package]) for package, files in TRAIN.items()
     }
     pairs, held_out = ([(resized(image, 0.5), image) for image in load(some)] for some in (names, HELD_OUT))
+    for name, enlarge in {"bicubic": lambda x: resized(x, 2), "bilinear": bilinear}.items():
+        print(f"{name}: {np.mean([psnr(enlarge(small), large) for small, large in held_out]):.2f} dB")
     for name in NETWORKS:
         for rate in RATES:
             model = train(name, 0, pairs, STEPS // 2, rate)
