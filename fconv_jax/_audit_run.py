@@ -174,11 +174,14 @@ class Run(Walk):
         return _least(of(*each) for each in known)
 
 
-def _least(numbers):
-    """The smallest number: rounding wherever one is; where none is and one is NaN, nobody knows."""
-    numbers = [*numbers]
-    least = min(numbers, key=lambda x: (math.isnan(x), x))
-    return least if least < 0.1 or not any(map(math.isnan, numbers)) else math.nan
+_FITS = 0.1  # far above rounding, far below the error of a field that is read as one of another group
+
+
+def _least(errors):
+    """The error of the group that fits; NaN where none does and one has no such rotation: it may be that one."""
+    errors = [*errors]
+    least = min(errors, key=lambda x: (math.isnan(x), x))
+    return least if least < _FITS or not any(map(math.isnan, errors)) else math.nan
 
 
 def _most(numbers):

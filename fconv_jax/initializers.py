@@ -110,10 +110,8 @@ def _he_smooth(key, shape, dtype, facts):
     weights, sums = facts.basis.weights, np.sum(facts.basis.values.astype(np.float64), axis=(0, 1))  # [g, r]
     smooth = np.sum(weights**2 * (np.sum(sums**2, axis=0) if facts.to_field else np.sum(sums, axis=0) ** 2))
     noise = np.sum(weights**2 * _noise_shares(facts)[1])
-    total = (
-        0.9 * _seen(facts) * (noise if noise > 1.000001 * smooth else smooth)
-    )  # equal ones, but for rounding: smooth
-    return _uniform(key, shape, dtype, math.sqrt(6.0 / total) * weights)
+    most = noise if noise > 1.000001 * smooth else smooth  # where both are equal but for rounding, draws stay the same
+    return _uniform(key, shape, dtype, math.sqrt(6.0 / (0.9 * _seen(facts) * most)) * weights)
 
 
 def _torch_reference(key, shape, dtype, facts):

@@ -4,10 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 import fconv_jax as fc
-from fconv_jax.audit import _smooth_images
+from benchmarks import preset
 from fconv_jax.initializers import LayerFacts
 
 pytestmark = pytest.mark.unoptimized  # bounds, and errors far above them in the controls
@@ -50,30 +49,10 @@ def test_neither_noise_nor_grey_grows_more_than_the_initialiser_says(monkeypatch
             assert max(found) > 2 / 1.25 or not fields[1], (k, str(group), found)
 
 
-class Two(nnx.Module):
-    """Two layers of eight features."""
-
-    def __init__(self, kernel_size, group, seed, **options):
-        options = {"padding": kernel_size // 2, "rngs": nnx.Rngs(seed), **options}
-        self.lift = fc.LiftingFConv(1, 8, kernel_size, group, **options)
-        self.group = fc.GroupFConv(8, 8, kernel_size, group, **options)
-
-    def __call__(self, x):
-        """Returns the field."""
-        return self.group(nnx.relu(self.lift(x)))
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("group", [8, fc.Group(8, reflections=True), 12], ids=str)
+@pytest.mark.parametrize("group", [fc.Group(8), fc.Group(8, reflections=True), fc.Group(12)], ids=str)
 def test_two_untrained_layers_rotate_by_one_step_of_the_group(group):
-    images = _smooth_images((33, 33, 1))[:4]
-    step = 360 / fc.group.as_group(group).num_rotations
-
-    def error(k, **options):
-        models = [Two(k, group, seed, **options) for seed in (0, 1)]
-        return np.mean([float(fc.equivariance_error(nnx.jit(m), images, step, margin=10, group=group)) for m in models])
-
-    found = {k: error(k) for k in range(3, 10)}
+    step = 360 / group.num_rotations
+    found = {k: preset.error(k, group, step, {}) for k in range(3, 10)}
     assert max(found.values()) < 0.1, found
-    everything = {"basis": fc.Fourier("all", mask="adaptive"), "coefficient_init": fc.initializers.he()}
-    assert error(5, **everything) > 0.4  # the control
+    assert preset.error(5, group, step, preset.KINDS["all frequencies, adaptive, `he()`"]) > 0.4  # the control
