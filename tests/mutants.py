@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,10 +51,15 @@ _ARITHMETIC = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: a
 _BOOLEAN = {ast.And: ast.Or, ast.Or: ast.And}
 
 
-def mutants(source: str) -> Iterator[Mutant]:
-    """Every change of one comparison, operation, constant, condition, returned value or statement."""
+def mutants(source: str, only: Container[str] | None = None) -> Iterator[Mutant]:
+    """Every change of one comparison, operation, constant, condition, returned value or statement.
+
+    `only`: of lines with these texts.
+    """
     lines, tree = source.splitlines(), ast.parse(source)
     for number, (node, _) in enumerate(_places(tree)):
+        if only is not None and lines[node.lineno - 1].strip() not in only:
+            continue
         for change, _ in _changes(node):
             changed = copy.deepcopy(tree)
             place, put = _places(changed)[number]

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from experiments import data
-from tests.experiments import helpers
+from tests.experiments import helpers, small_digits
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def dropped_futures():
 @pytest.fixture
 def synthetic(monkeypatch):
     """The command lines load the synthetic data."""
-    monkeypatch.setattr(data, "load", helpers.load)
+    monkeypatch.setattr(data, "load", small_digits.load)
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def finished(tmp_path_factory):
     folder, flag = tmp_path_factory.mktemp("finished") / "run", "jax_disable_most_optimizations"
     before = jax.config.read(flag)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "load", helpers.load)
+        patch.setattr(data, "load", small_digits.load)
         jax.config.update(flag, True)
         assert helpers.run(*helpers.QUICK, "--output", folder) == 0
         jax.config.update(flag, before)

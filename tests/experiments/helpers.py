@@ -1,21 +1,15 @@
-"""A small synthetic data set in place of the real one, command lines called in this process, and what to compare."""
+"""Command lines called in this process, and what to compare."""
 
 import hashlib
 import json
 import os
 import warnings
-import zlib
 
 import jax
 import numpy as np
 
 from experiments import evaluate as evaluate_door
 from experiments import run as run_door
-from experiments.data import Split
-from experiments.settings import SETTINGS, SPLITS
-
-SIZES = {"train": 70, "validation": 30, "test": 40}
-"""Upright images of each synthetic split: 70 are two batches of 32 and a smaller one of 6."""
 
 QUICK = "--setting 1 --model lenet --dataset mnist_5k --seeds 0,3 --epochs 2 --batch-size 32 --learning-rate 3e-3"
 QUICK = QUICK.split()
@@ -23,25 +17,6 @@ QUICK = QUICK.split()
 
 MEASURED = ("train_images_per_second", "compile_seconds", "wall_seconds", "command")
 """Fields of results.json that differ between two equal runs."""
-
-
-def split(name: str, rotated: bool, data_seed: int = 0) -> Split:
-    """Noisy images of ten patterns; a rotated split has four rotated copies after each."""
-    draw = np.random.default_rng(zlib.crc32(name.encode()) + data_seed)
-    labels = np.arange(SIZES[name], dtype=np.int32) % 10
-    patterns = np.random.default_rng(0).integers(0, 180, (10, 28, 28, 1))
-    images = (patterns[labels] + draw.integers(0, 75, (len(labels), 28, 28, 1))).astype(np.uint8)
-    angles = np.zeros_like(labels)
-    if rotated:
-        images = np.stack([np.rot90(images, k % 4, axes=(1, 2)) for k in range(5)], axis=1).reshape(-1, 28, 28, 1)
-        angles = np.tile(np.int32([0, 90, 180, -90, 15]), len(labels))
-        labels = np.repeat(labels, 5)
-    return Split(images, labels, angles)
-
-
-def load(dataset, setting, *, data_seed=0, data_dir=None, splits=SPLITS, progress=None):
-    """Stands in for `experiments.data.load`."""
-    return {name: split(name, SETTINGS[setting].is_rotated(name), data_seed) for name in splits}
 
 
 def call(main, *argv):

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from experiments import audit, data
-from tests.experiments import helpers
+from tests.experiments import helpers, small_digits
 
 pytestmark = pytest.mark.unoptimized  # what breaks does so by far; the time goes into compiling
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.unoptimized  # what breaks does so by far; the time goe
 @pytest.fixture
 def digits(monkeypatch):
     """The synthetic data in place of the embedded digits."""
-    monkeypatch.setattr(data, "load", helpers.load)
+    monkeypatch.setattr(data, "load", small_digits.load)
 
 
 @pytest.mark.slow

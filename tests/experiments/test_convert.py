@@ -10,7 +10,7 @@ from experiments import audit, convert, data, evaluate, export
 from experiments.reporting import evaluation
 from experiments.runs.best import Evaluator
 from fconv_jax import fourier_basis, lifting_filter
-from tests.experiments import helpers
+from tests.experiments import helpers, small_digits
 
 pytestmark = pytest.mark.unoptimized  # a network is compared with itself
 
@@ -57,7 +57,7 @@ def test_a_converted_network_was_trained_elsewhere(checkpoint, tmp_path, monkeyp
     titles = []
     monkeypatch.setattr(evaluation, "plot_angles", lambda path, title, **_: titles.append(title))
     monkeypatch.setattr(evaluation, "plot_audit", lambda path, title, *_, **__: titles.append(title))
-    monkeypatch.setattr(data, "load", helpers.load)
+    monkeypatch.setattr(data, "load", small_digits.load)
     output = tmp_path / "run"
     assert convert.main([str(checkpoint), "--model", "lenet_fconv", "--output", str(output)]) == 0
     assert json.loads((output / "config.json").read_text()) == {"model": "lenet_fconv", "trained": "elsewhere"}

@@ -12,7 +12,7 @@ from experiments.data.rotation import rotate_each, uniform_angles
 from experiments.rules import InputError
 from experiments.runs.best import Evaluator
 from experiments.runs.reading import read_uniform
-from tests.experiments import helpers
+from tests.experiments import helpers, small_digits
 
 pytestmark = pytest.mark.unoptimized  # evaluations are compared with the run's own
 
@@ -47,13 +47,13 @@ def test_another_setting_and_every_angle_elsewhere(synthetic, own, tmp_path):
     assert sorted(path.name for path in output.iterdir()) == ["angles.csv", "angles.png", "evaluation.json"]
     evaluated = json.loads((output / "evaluation.json").read_text())
     assert (evaluated["setting"], evaluated["trained_on"]["setting"]) == (3, 1)
-    assert np.sum(evaluated["confusion"]) == 2 * 5 * helpers.SIZES["test"]
+    assert np.sum(evaluated["confusion"]) == 2 * 5 * small_digits.SIZES["test"]
     angles, accuracy = evaluated["angles"]["angle"], np.asarray(evaluated["angles"]["accuracy"])
     assert angles == list(range(-180, 181, 15))
     assert accuracy.shape == (2, 25)
     np.testing.assert_array_equal(accuracy[:, 0], accuracy[:, -1])  # -180 and 180 degrees
-    upright = Evaluator(own).confusion(helpers.split("test", False))
-    own_accuracy = np.trace(upright, axis1=1, axis2=2) / helpers.SIZES["test"]
+    upright = Evaluator(own).confusion(small_digits.split("test", False))
+    own_accuracy = np.trace(upright, axis1=1, axis2=2) / small_digits.SIZES["test"]
     np.testing.assert_array_equal(accuracy[:, angles.index(0)], own_accuracy)
     rows = list(csv.DictReader((output / "angles.csv").read_text().splitlines()))
     assert len(rows) == 50
@@ -71,7 +71,7 @@ def test_each_image_rotated_by_its_own_angle(synthetic, own, tmp_path, capsys):
     whose = {"best_digest": evaluated["best_digest"]}
     assert evaluated["angles"]["angle"] == [-180, -90, 0, 90, 180]
     assert evaluated["uniform"]["angle_seeds"] == [0, 1, 2]
-    test = helpers.split("test", False)
+    test = small_digits.split("test", False)
     images = rotate_each(test.images[..., 0], uniform_angles(1, len(test.labels)), order=1)[..., None]
     counts = Evaluator(own).confusion(Split(images, test.labels, test.angles))
     expected = np.trace(counts, axis1=1, axis2=2) / len(test.labels)

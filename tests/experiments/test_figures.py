@@ -5,7 +5,7 @@ import pytest
 
 from experiments import data, figures
 from experiments.reporting import measurements
-from tests.experiments import helpers
+from tests.experiments import helpers, small_digits
 
 pytestmark = pytest.mark.unoptimized  # errors far from their bars, or files
 
@@ -31,7 +31,7 @@ def test_more_rotations_help_and_a_smoothed_basis_helps():
 
 @pytest.mark.slow
 def test_all_figures_are_drawn(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(data, "load", helpers.load)
+    monkeypatch.setattr(data, "load", small_digits.load)
     monkeypatch.setattr(measurements, "MESHES", (20, 36))
     monkeypatch.setattr(measurements, "ROTATIONS", (4, 8))
     monkeypatch.setattr(measurements, "KERNELS", (3,))
@@ -60,7 +60,7 @@ def test_bad_arguments(argv):
 
 
 def test_a_gathered_cell_that_is_not_right_is_refused_before_anything_is_drawn(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(data, "load", helpers.load)
+    monkeypatch.setattr(data, "load", small_digits.load)
     cell = tmp_path / "results" / "mnist_5k" / "setting3_lenet"
     cell.mkdir(parents=True)
     (cell / "results.json").write_text(json.dumps(helpers.cell("lenet", 3) | {"mean": 0.99}))
@@ -71,7 +71,7 @@ def test_a_gathered_cell_that_is_not_right_is_refused_before_anything_is_drawn(t
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(data, "load", helpers.load)
+    monkeypatch.setattr(data, "load", small_digits.load)
     (tmp_path / "file").write_text("")
     assert helpers.call(figures.main, "--output", tmp_path / "file" / "figures") == 2
     assert "choose another --output" in capfd.readouterr().err

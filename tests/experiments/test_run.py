@@ -20,7 +20,7 @@ from experiments.runs import folder as folders
 from experiments.runs.progress import Bar
 from experiments.training import loop
 from experiments.training.loop import Loop
-from tests.experiments import helpers
+from tests.experiments import helpers, small_digits
 
 pytestmark = pytest.mark.unoptimized  # runs are compared with each other
 
@@ -128,7 +128,7 @@ def test_resuming_with_another_option(synthetic, finished, capsys, words, named)
 
 
 def test_resuming_with_other_data(monkeypatch, finished, capsys):
-    monkeypatch.setattr(data, "load", lambda *args, **options: helpers.load(*args, **{**options, "data_seed": 9}))
+    monkeypatch.setattr(data, "load", lambda *args, **options: small_digits.load(*args, **{**options, "data_seed": 9}))
     assert helpers.run(*helpers.QUICK, "--output", finished, "--resume") == 2
     assert "data_digest" in capsys.readouterr().err
 

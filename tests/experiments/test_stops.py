@@ -7,9 +7,11 @@ import sys
 
 import pytest
 
+from tests.experiments import helpers, small_digits
+
 pytestmark = pytest.mark.unoptimized  # what is asked is when they stop
 
-OPTIONS = ["--dataset", "mnist_5k", "--num-seeds", "1", "--epochs", "40", "--batch-size", "500"]
+OPTIONS = [*helpers.QUICK[4:], "--epochs", "400"]
 RUN = ["experiments.run", "--setting", "1", "--model", "lenet", *OPTIONS]
 SWEEP = ["experiments.sweep", "--settings", "1", "--models", "lenet", *OPTIONS]
 
@@ -23,8 +25,8 @@ def start(tmp_path, words, *flags, **more):
 
 EARLY = [(RUN, "| experiments.rules"), (RUN, "| experiments.runs.config")]
 EARLY += [(["experiments.evaluate", "nowhere"], "| experiments.rules")]
-LATE = [(RUN, part) for part in ("| matplotlib", "| jax._src.", "| orbax", "train, 0 of", "40 epochs of")]
-LATE += [(RUN, "expected duration"), (SWEEP, "training 1 of 1"), (SWEEP, "40 epochs of")]
+LATE = [(RUN, part) for part in ("| matplotlib", "| jax._src.", "| orbax", "train, 0 of", "400 epochs of")]
+LATE += [(RUN, "expected duration"), (SWEEP, "training 1 of 1"), (SWEEP, "400 epochs of")]
 INSTANTS = [(*case, number) for case in EARLY for number in (signal.SIGINT, signal.SIGTERM)]
 INSTANTS += [pytest.param(*case, signal.SIGINT, marks=pytest.mark.slow) for case in LATE]
 INSTANTS += [pytest.param(*case, signal.SIGTERM, marks=pytest.mark.long) for case in LATE]
@@ -33,7 +35,8 @@ INSTANTS += [pytest.param(*case, signal.SIGTERM, marks=pytest.mark.long) for cas
 @pytest.mark.parametrize(("words", "instant", "number"), INSTANTS)
 def test_a_signal_is_never_swallowed(tmp_path, words, instant, number):
     """The list of imports says where the process is."""
-    process = start(tmp_path, words, "-X", "importtime")
+    environment = None if instant == "train, 0 of" else small_digits.environment(tmp_path / "site")
+    process = start(tmp_path, words, "-X", "importtime", env=environment)
     for line in process.stdout:
         if instant in " ".join(line.split()):
             break
@@ -86,13 +89,14 @@ def test_a_run_ends_whoever_reads(tmp_path):
 
     In a locale without UTF-8, by a Python without assertions and docstrings.
     """
-    locale, flags = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, ["-OO"]
-    words = [*RUN[:-4], "--epochs", "1"]
-    process = start(tmp_path / "a [bold] :smile: b'c", words, *flags, env=os.environ | locale)
+    environment = small_digits.environment(tmp_path / "site")
+    environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words, flags = [*RUN[:-1], "1"], ["-OO"]
+    process = start(tmp_path / "a [bold] :smile: b'c", words, *flags, env=environment)
     said = process.stdout.readline()
     assert said
     process.stdout.close()
     assert process.wait(timeout=240) == 0
     assert (tmp_path / "a [bold] :smile: b'c" / "out" / "results.json").exists()
-    again = start(tmp_path / "a [bold] :smile: b'c", [*words, "--resume"], *flags, env=os.environ | locale)
+    again = start(tmp_path / "a [bold] :smile: b'c", [*words, "--resume"], *flags, env=environment)
     assert "a [bold] :smile: b'c/out is finished" in again.communicate(timeout=240)[0]

@@ -12,7 +12,7 @@ import pytest
 from experiments import run, sweep
 from experiments.runs import folder as folders
 from experiments.runs.progress import Bar
-from tests.experiments import helpers
+from tests.experiments import helpers, small_digits
 
 pytestmark = pytest.mark.unoptimized  # trainings are compared with each other; most of their time is compiling
 
@@ -29,19 +29,15 @@ def test_bad_arguments(arguments, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.fixture(scope="session")
-def prepared(tmp_path_factory):
-    """Where the digits are prepared once for all these sweeps."""
-    return tmp_path_factory.mktemp("data")
+OPTIONS = helpers.QUICK[4:]  # of `finished` too: what it has compiled is found
 
 
 @pytest.mark.slow
-def test_a_pair_gives_what_single_runs_give_and_is_not_trained_again(prepared, tmp_path, capfd):
-    options = ["--dataset", "mnist_5k", "--epochs", "2", "--num-seeds", "1", "--batch-size", "1000"]
-    options += ["--data-dir", str(prepared)]
-    pair = ["--settings", "1,3", "--models", "lenet", *options, "--output", str(tmp_path / "sweep")]
+def test_a_pair_gives_what_single_runs_give_and_is_not_trained_again(synthetic, tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", small_digits.environment(tmp_path / "site")["PYTHONPATH"])
+    pair = ["--settings", "1,3", "--models", "lenet", *OPTIONS, "--output", str(tmp_path / "sweep")]
     assert sweep.main(pair) == 0
-    alone = ["--setting", "3", "--model", "lenet", *options, "--output", str(tmp_path / "alone")]
+    alone = ["--setting", "3", "--model", "lenet", *OPTIONS, "--output", str(tmp_path / "alone")]
     assert run.main(alone) == 0
     both = [
         json.loads((folder / "results.json").read_text())
@@ -59,14 +55,14 @@ def test_a_pair_gives_what_single_runs_give_and_is_not_trained_again(prepared, t
 
 
 @pytest.fixture
-def swept(prepared, tmp_path):
-    """Runs a sweep of lenet in a process of its own; cells of two epochs of four steps."""
-    options = ["--dataset", "mnist_5k", "--epochs", "2", "--num-seeds", "1", "--batch-size", "1000"]
-    options += ["--data-dir", str(prepared), "--output", str(tmp_path / "out"), "--models", "lenet"]
+def swept(tmp_path):
+    """Runs a sweep of lenet in a process of its own; cells of two epochs of three steps."""
+    words = ["--models", "lenet", *OPTIONS, "--output", str(tmp_path / "out")]
+    environment = small_digits.environment(tmp_path / "site")
 
     def start(*more):
-        command = [sys.executable, "-m", "experiments.sweep", *options, *more]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", "experiments.sweep", *words, *more]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return start, tmp_path / "out"
 

@@ -14,7 +14,7 @@ from experiments.reporting import evaluation
 from experiments.runs import folder as folders
 from experiments.runs import reading, results
 from experiments.runs.progress import Bar
-from tests.experiments import helpers
+from tests.experiments import helpers, small_digits
 
 # Many cases that take half a minute together; trainings are compared with each other.
 pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
@@ -31,9 +31,9 @@ def others(tmp_path_factory, finished):
     """Finished runs that differ from the finished one: in the learning rate, and in nothing but the images."""
     root = tmp_path_factory.mktemp("others")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "load", helpers.load)
+        patch.setattr(data, "load", small_digits.load)
         assert helpers.run(*helpers.QUICK, "--output", root / "rate", "--learning-rate", "1e-3") == 0
-        patch.setattr(data, "load", lambda *args, **more: helpers.load(*args, **{**more, "data_seed": 9}))
+        patch.setattr(data, "load", lambda *args, **more: small_digits.load(*args, **{**more, "data_seed": 9}))
         assert helpers.run(*helpers.QUICK, "--output", root / "images") == 0
     return root
 
@@ -49,7 +49,7 @@ def stopped(tmp_path_factory, finished):
         report_step(bar, position, num_steps)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "load", helpers.load)
+        patch.setattr(data, "load", small_digits.load)
         patch.setattr(Bar, "report", stop)
         assert helpers.run(*helpers.QUICK, "--output", folder) == 130
     return folder
@@ -105,10 +105,10 @@ def test_a_sweep_takes_its_own_cells_and_looks_at_their_data(synthetic, finished
     before = helpers.tree(tmp_path)
     assert helpers.call(sweep.main, *SWEEP, "--output", tmp_path) == 0
     assert "finished" in capfd.readouterr().out
-    monkeypatch.setattr(data, "load", lambda *args, **more: helpers.load(*args, **{**more, "data_seed": 9}))
+    monkeypatch.setattr(data, "load", lambda *args, **more: small_digits.load(*args, **{**more, "data_seed": 9}))
     assert helpers.call(sweep.main, *SWEEP, "--output", tmp_path) == 2
     assert "data_digest" in capfd.readouterr().err
-    monkeypatch.setattr(data, "load", helpers.load)
+    monkeypatch.setattr(data, "load", small_digits.load)
     assert helpers.tree(tmp_path) == before
     (cell / "config.json").unlink()
     assert helpers.call(sweep.main, *SWEEP, "--output", tmp_path) == 2
@@ -296,7 +296,7 @@ def test_an_edited_configuration_is_not_resumed(synthetic, request, tmp_path, ca
 def test_edited_data_are_not_resumed(synthetic, stopped, tmp_path, capfd, monkeypatch):
     """Neither the digest in config.json nor the data themselves can be exchanged; both together neither."""
     run = shutil.copytree(stopped, tmp_path / "run")
-    monkeypatch.setattr(data, "load", lambda *args, **more: helpers.load(*args, **{**more, "data_seed": 9}))
+    monkeypatch.setattr(data, "load", lambda *args, **more: small_digits.load(*args, **{**more, "data_seed": 9}))
     others = data.digest(data.load("mnist_5k", 1))
     contents = json.loads((run / "config.json").read_text()) | {"data_digest": others}
     (run / "config.json").write_text(json.dumps(contents))

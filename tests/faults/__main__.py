@@ -19,7 +19,7 @@ def main() -> int:
     """Runs all faults; the exit code is 1 if anything went wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="of each kind (default 20)")
-    parser.add_argument("--short", action="store_true", help="few files and limits, a short run: the form that CI runs")
+    parser.add_argument("--short", action="store_true", help="few files, limits and digits: the form that CI runs")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     parser.add_argument("--only", default="", help="names of faults, such as saves,runs (default all)")
     parser.add_argument("--output", type=Path, help="a Markdown file for the table")
@@ -28,8 +28,8 @@ def main() -> int:
     rows, started = [], time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         only = options.only.split(",") if options.only else []
-        trained, sizes = not only or not set(only) <= operations.NAMES, (3, "0") if options.short else (6, "0,3")
-        lab = Laboratory(Path(folder), options.seed, epochs=sizes[0], seeds=sizes[1], trained=trained)
+        trained = not only or not set(only) <= operations.NAMES
+        lab = Laboratory(Path(folder), options.seed, short=options.short, trained=trained)
         print(f"uninterrupted run: {lab.seconds:.1f} s", flush=True)
         checks = _checks(lab, options)
         for name in only or checks:

@@ -50,7 +50,7 @@ class _Saving:
 
 
 def kill_preparations(lab: Laboratory, count: int) -> Findings:
-    """Kills the preparation of setting 4 at a moment between its start and its end, and prepares again."""
+    """Kills the preparation of setting 4 (short: 1) at a moment between its start and its end, and prepares again."""
     findings = Findings("kill of a data preparation, then again")
     wanted = lab.folder("prepared")
     started = time.monotonic()
@@ -71,13 +71,13 @@ def kill_preparations(lab: Laboratory, count: int) -> Findings:
 
 
 def _prepare(lab: Laboratory, folder: Path) -> Process:
-    """Prepares and loads setting 4; writes the digest of what it got."""
+    """Prepares and loads a setting; writes the digest of what it got."""
 
     def action():
         from experiments.data import load
 
         total = hashlib.sha256()
-        for split in load("mnist_5k", 4, data_dir=folder, progress=lambda line: None).values():
+        for split in load("mnist_5k", 1 if lab.short else 4, data_dir=folder, progress=lambda line: None).values():
             for array in (split.images, split.labels, split.angles):
                 total.update(array.tobytes())
         print(total.hexdigest())

@@ -20,6 +20,8 @@ from pathlib import Path
 from experiments.training import devices
 
 RUN = ("--setting", "1", "--model", "lenet", "--dataset", "mnist_5k")
+SMALL = "--setting 1 --model lenet --dataset mnist_5k --seeds 0 --epochs 1 --batch-size 32".split()  # noqa: SIM905
+"""Options of a run on some 100 synthetic images (`use_small_digits`)."""
 BACKGROUND = ("train_images_per_second", "compile_seconds", "wall_seconds", "command")
 """Fields of results.json that differ between two equal runs."""
 
@@ -125,11 +127,14 @@ def _become(action, output, prepare):
 
 
 class Laboratory:
-    """A folder with prepared data and one uninterrupted run, the measure of all others; neither if not `trained`."""
+    """A folder with prepared data and one uninterrupted run, the measure of all others; neither if not `trained`.
 
-    def __init__(self, root: Path, seed: int = 0, *, epochs: int = 6, seeds: str = "0,3", trained: bool = True):
+    Runs have six epochs and two seeds; in the `short` form three epochs of one seed on synthetic digits.
+    """
+
+    def __init__(self, root: Path, seed: int = 0, *, short: bool = False, trained: bool = True):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "cache")
-        devices.configure("lenet", len(seeds.split(",")))
+        devices.configure("lenet", 1 if short else 2)
         os.environ["MPLCONFIGDIR"] = str(root / "matplotlib")
         from experiments import evaluate, run  # noqa: F401 (imported before the fork)
         from experiments.reporting import evaluation, plots  # noqa: F401
@@ -138,12 +143,21 @@ class Laboratory:
 
         # Every epoch is saved, so that most kills find saves of all ages.
         loop.SAVING_SHARE, loop.SHORTEST_SECONDS = 1.0, 0.0
-        self.epochs, self.words = epochs, (*RUN, "--seeds", seeds, "--epochs", str(epochs))
+        self.short, self.epochs = short, 3 if short else 6
+        self.words = (*(SMALL if short else (*RUN, "--seeds", "0,3")), "--epochs", str(self.epochs))
         self.root, self.draw, self._count = root, random.Random(seed), 0
         self.data, self.reference = root / "data", root / "reference"
         self.seconds, self.numbers = 0.0, {}
         if trained:
+            self._prepare()
             self._train()
+
+    def _prepare(self):
+        from experiments import data
+
+        process = Process(lambda: data.load("mnist_5k", 1, data_dir=self.data) is None)
+        if process.wait() != 0:
+            raise RuntimeError(f"the data cannot be prepared:\n{process.complaint()}")
 
     def _train(self):
         for _ in range(2):  # the second one with compiled programs
@@ -162,7 +176,13 @@ class Laboratory:
 
     def start(self, main: Callable[..., int], *argv: str, prepare: Callable[[], None] = lambda: None) -> Process:
         """Starts a command line."""
-        return Process(lambda: main(list(map(str, argv))), prepare)
+
+        def action():
+            if self.short:
+                use_small_digits()
+            return main(list(map(str, argv)))
+
+        return Process(action, prepare)
 
     def run(self, folder: Path, *more: str, **options) -> Process:
         """Starts the run that all are compared with, in `folder`."""
@@ -187,6 +207,17 @@ class Laboratory:
             findings.refused += 1
         else:
             findings.wrong.append(f"{folder.name}: exit code {code}: {process.complaint()[-2000:]}")
+
+
+def use_small_digits() -> None:
+    """Lets this process load synthetic digits, and compile without optimizations: that takes longer than training."""
+    import jax
+
+    from experiments import data
+    from tests.experiments import small_digits
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    data.load = small_digits.load
 
 
 def is_one_line(process: Process, code: int) -> bool:

@@ -25,7 +25,7 @@ def full_disks(lab: Laboratory, sizes: tuple[int, ...]) -> Findings:
 
 def few_descriptors(lab: Laboratory, numbers: tuple[int, ...]) -> Findings:
     """Limits the number of open files."""
-    findings = Findings("too too few file descriptors, then --resume with enough")
+    findings = Findings("too few file descriptors, then --resume with enough")
     for number in numbers:
         folder = lab.folder("few")
         limited = lab.run(folder, prepare=_limit(resource.RLIMIT_NOFILE, number))

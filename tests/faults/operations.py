@@ -14,14 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.faults.laboratory import Findings, Laboratory, Process, is_one_line, numbers
+from tests.faults.laboratory import SMALL, Findings, Laboratory, Process, is_one_line, numbers, use_small_digits
 
 _LOADED = "FAULTS_LIBRARY"
 COMPILER = shutil.which("cc")
 NAMES = {"saves", "runs", "preparations"}
 ERRORS = (errno.ENOSPC, errno.EIO)
-SMALL = "--setting 1 --model lenet --dataset mnist_5k --seeds 0 --epochs 1 --batch-size 32"
-"""Options of the run whose operations fail, on some 100 synthetic images."""
 
 
 def preload() -> None:
@@ -188,27 +186,17 @@ def fail_runs(lab: Laboratory, every: int = 1, first: int = 1) -> Findings:
     return _each(lab, findings, every, attempt, first)
 
 
-def _synthetic():
-    import jax
-
-    from experiments import data
-    from tests.experiments import helpers
-
-    jax.config.update("jax_disable_most_optimizations", True)  # compiling takes longer than training here
-    data.load = helpers.load
-
-
 def _run(folder, *more):
     from experiments import run
 
-    _synthetic()
-    return run.main([*SMALL.split(), "--output", str(folder), *more])
+    use_small_digits()
+    return run.main([*SMALL, "--output", str(folder), *more])
 
 
 def _evaluate(folder, output):
     from experiments import evaluate
 
-    _synthetic()
+    use_small_digits()
     return evaluate.main([str(folder), "--output", str(output)])
 
 

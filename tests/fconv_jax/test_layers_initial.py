@@ -11,6 +11,8 @@ from fconv_jax import GroupFConv, ProjectingFConv, initializers
 from tests.fconv_jax.arrays import assert_uniform
 from tests.fconv_jax.layer_cases import EVERY, POINTWISE_KINDS, SPATIAL_KINDS, Group1x1, make, noise_for
 
+pytestmark = pytest.mark.unoptimized  # numbers that are drawn are drawn either way
+
 # The figure for one layer: white noise in, variance over interior pixels against a He-initialised convolution.
 HE_FACTOR = 1.3
 

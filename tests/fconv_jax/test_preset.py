@@ -49,8 +49,11 @@ def test_neither_noise_nor_grey_grows_more_than_the_initialiser_says(monkeypatch
             assert max(found) > 2 / 1.25 or not fields[1], (k, str(group), found)
 
 
+GROUPS_OF_STEPS = [fc.Group(8, reflections=True), *(pytest.param(fc.Group(t), marks=pytest.mark.long) for t in (8, 12))]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("group", [fc.Group(8), fc.Group(8, reflections=True), fc.Group(12)], ids=str)
+@pytest.mark.parametrize("group", GROUPS_OF_STEPS, ids=str)
 def test_two_untrained_layers_rotate_by_one_step_of_the_group(group):
     step = 360 / group.num_rotations
     found = {k: preset.error(k, group, step, {}) for k in range(3, 10)}

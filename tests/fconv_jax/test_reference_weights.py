@@ -52,8 +52,12 @@ def stored_images(name):
     return (goldens.load(name)["images_u8"].astype(np.float32) / 255)[..., None]
 
 
+LARGE = {"AlexNet": "long", "F_Conv_AlexNet": "slow"}
+
+
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if "AlexNet" in name else []) for name in NETWORKS]
+    "name",  # AlexNet's plain convolutions are those of LeNet
+    [pytest.param(name, marks=[getattr(pytest.mark, LARGE[name])] if name in LARGE else []) for name in NETWORKS],
 )
 def test_logits_equal_the_reference(name):
     model, arrays, images = create(NETWORKS[name]), goldens.load("models"), stored_images("models")

@@ -13,7 +13,7 @@ from experiments.training import network as networks
 from experiments.training.devices import Layout
 from experiments.training.programs import Programs
 from fconv_jax.models.invariant import InvariantFConv, Layer
-from tests.experiments import helpers
+from tests.experiments import small_digits
 
 EXACT = 1e-5  # of the largest logit: the order of float32 sums
 UNROLLED = Layout("loop", None, 250, 1, (1, 1), unrolled=True)
@@ -37,9 +37,9 @@ def train(network, split, layout, seeds, batch_size, steps):
 )
 def test_invariant_before_and_after_training(name, batch_size, steps):
     network = networks.build(name)
-    start, states, losses = train(network, helpers.split("train", False), UNROLLED, (0,), batch_size, steps)
+    start, states, losses = train(network, small_digits.split("train", False), UNROLLED, (0,), batch_size, steps)
     assert np.isfinite(losses).all()
-    images = jnp.asarray(helpers.split("test", False).images[:4])
+    images = jnp.asarray(small_digits.split("test", False).images[:4])
 
     @jax.jit
     def logits(params, images):
@@ -58,7 +58,7 @@ def test_all_ways_agree_with_batch_norm():
     create = functools.partial(InvariantFConv, (Layer(3, 2, pool=True), Layer(3, 2)), num_rotations=4, hidden=4)
     network = networks.network(create)
     assert network.has_stats
-    cases = [train(network, helpers.split("train", False), layout, (0, 3), 16, 3) for layout in (
+    cases = [train(network, small_digits.split("train", False), layout, (0, 3), 16, 3) for layout in (
         UNROLLED, Layout("loop", None, 250, 1, (1, 1)), Layout("vmap", None, 250, 1, (1, 1)))]  # fmt: skip
     for _, states, losses in cases[1:]:
         np.testing.assert_allclose(losses, cases[0][2], rtol=2e-5)

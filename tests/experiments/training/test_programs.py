@@ -12,7 +12,7 @@ from experiments.settings import NAMED
 from experiments.training import network as networks
 from experiments.training.devices import Layout
 from experiments.training.programs import Programs
-from tests.experiments import helpers
+from tests.experiments import small_digits
 
 pytestmark = pytest.mark.unoptimized  # finite, moved, counted: whatever the order of sums
 LOOP, GPU = Layout("loop", None, 250, 1, (1, 1)), Layout("vmap", None, 5000, 64, (1, 1))
@@ -39,7 +39,7 @@ LATER = ("stack_c8", "fconv_mnist_simple")
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LATER)) for n in SMALL])
 def test_every_small_network_trains_a_step(name):
     programs = programs_of(name, LOOP, (0,), 4, settings=())
-    states, data = programs.init(), programs.place(first(helpers.split("train", False), 4))
+    states, data = programs.init(), programs.place(first(small_digits.split("train", False), 4))
     before = jax.device_get(states["params"])
     states, losses, done = programs.steps(states, programs.orders(data, 0), data, 0, 0, 1)
     assert done == 1
@@ -84,7 +84,7 @@ def test_steps_of_five_seeds_lower_for_cuda(name):
 
 def test_counts_of_a_whole_split_by_hand():
     """Whatever the size of the parts and slices: no image twice, none missed."""
-    split, network = helpers.split("test", True), networks.build("lenet")
+    split, network = small_digits.split("test", True), networks.build("lenet")
     params = jax.device_get(programs_of("lenet", LOOP, (0, 2), 8).init()["params"])
     apply = functools.partial(network.apply, stats={}, images=jnp.asarray(split.images))
     logits = jax.vmap(lambda params: apply(network.expand(params))[0])(params)

@@ -20,7 +20,7 @@ from experiments.training.devices import Layout
 from experiments.training.programs import Programs
 from fconv_jax.models.invariant import InvariantFConv, Layer
 from fconv_jax.models.stages import Dropout, StagedModel, flatten
-from tests.experiments import helpers
+from tests.experiments import helpers, small_digits
 
 pytestmark = pytest.mark.unoptimized  # ways to train are compared with each other
 LOOP = Layout("loop", None, 250, 1, (1, 1))
@@ -88,7 +88,7 @@ def assert_close(first, second):
 @pytest.fixture(scope="module")
 def whole():
     """The reference: seeds 0, 1 and 3 looped over, whole batches."""
-    return functools.cache(lambda name: train(network_of(name), LOOP, (0, 1, 3), helpers.split("train", False)))
+    return functools.cache(lambda name: train(network_of(name), LOOP, (0, 1, 3), small_digits.split("train", False)))
 
 
 LAYOUTS = {
@@ -109,46 +109,54 @@ QUICK = ("vmap", "loop, two slices at a time")  # these go through all branches
     ids=LAYOUTS,
 )
 def test_all_ways_agree_for_a_network_with_dropout(whole, layout):
-    assert_close(train(small(), layout, (0, 1, 3), helpers.split("train", False)), whole("small"))
+    assert_close(train(small(), layout, (0, 1, 3), small_digits.split("train", False)), whole("small"))
 
 
 @pytest.mark.parametrize("name", ["vmap", "loop, two slices at a time"])
 def test_all_ways_agree_for_lenet_fconv(whole, name):
-    assert_close(train(networks.build("lenet_fconv"), LAYOUTS[name], (0, 1, 3), helpers.split("train", False)),
+    assert_close(train(networks.build("lenet_fconv"), LAYOUTS[name], (0, 1, 3), small_digits.split("train", False)),
                  whole("lenet_fconv"))  # fmt: skip
 
 
 def test_a_seed_alone_is_that_seed_of_several(whole):
-    states, losses = train(small(), LOOP, (3,), helpers.split("train", False))
+    states, losses = train(small(), LOOP, (3,), small_digits.split("train", False))
     several, several_losses = whole("small")
     assert_close((states, losses), (jax.tree.map(lambda x: x[2:], several), several_losses[2:]))
 
 
-@pytest.mark.slow
-def test_all_meshes_agree():
+MESHES = [("small", "vmap", None, (1, 2)), ("small", "loop", 6, (2, 1)), ("small", "loop", None, (1, 8)),
+          ("small", "vmap", 6, (2, 3))]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [
+        pytest.param(MESHES, marks=pytest.mark.slow, id="small"),
+        pytest.param([("lenet_fconv", "vmap", None, (1, 8))], marks=pytest.mark.long, id="lenet_fconv"),
+    ],
+)
+def test_all_meshes_agree(cases):
     """In a process with 8 CPU devices, against one device there."""
     code = """
         import json
+        import sys
         import jax
         from experiments.training.devices import Layout
-        from tests.experiments import helpers
+        from tests.experiments import helpers, small_digits
         from tests.experiments.training import test_steps as test
-        split = helpers.split("train", False)
+        split, cases = small_digits.split("train", False), json.loads(sys.argv[1])
         found = {"devices": len(jax.devices())}
-        wholes = {name: test.train(test.network_of(name), test.LOOP, (0, 1, 3), split)
-                  for name in ("small", "lenet_fconv")}
-        cases = [("small", "vmap", None, (1, 2)), ("small", "loop", 6, (2, 1)), ("small", "loop", None, (1, 8)),
-                 ("small", "vmap", 6, (2, 3)), ("lenet_fconv", "vmap", None, (1, 8))]
+        whole = test.train(test.network_of(cases[0][0]), test.LOOP, (0, 1, 3), split)
         for name, kind, size, shape in cases:
-            case = test.train(test.network_of(name), Layout(kind, size, 9, 1, shape), (0, 1, 3), split)
+            case = test.train(test.network_of(name), Layout(kind, size, 9, 1, tuple(shape)), (0, 1, 3), split)
             try:
-                test.assert_close(case, wholes[name])
+                test.assert_close(case, whole)
             except AssertionError as error:
                 found[str((name, kind, size, shape))] = str(error)[:300]
         print(json.dumps(found))
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
+        [sys.executable, "-c", textwrap.dedent(code), json.dumps(cases)],
         env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"},
         capture_output=True, text=True, timeout=400,
     )  # fmt: skip
@@ -157,7 +165,7 @@ def test_all_meshes_agree():
 
 
 def test_two_trainings_are_bitwise_equal():
-    split = helpers.split("train", False)
+    split = small_digits.split("train", False)
     layout = LAYOUTS["loop, slices of a half"]
     first, second = (train(small(), layout, (0, 3), split, epochs=2, settings=(1,)) for _ in range(2))
     helpers.assert_trees_equal(first, second)
@@ -172,7 +180,7 @@ def test_seeds_differ_in_weights_order_and_dropout():
     for order in orders:
         np.testing.assert_array_equal(np.sort(order), np.arange(70))
     # The same weights and images: only dropout is left to differ, by seed, by epoch and by step, and not by chance.
-    split = helpers.split("train", False)
+    split = small_digits.split("train", False)
     data = (jnp.asarray(split.images), jnp.asarray(split.labels))
     one = jax.jit(functools.partial(steps.seed_gradient, network, LOOP))
     losses = [
@@ -185,7 +193,7 @@ def test_seeds_differ_in_weights_order_and_dropout():
 
 def test_the_last_smaller_batch_is_trained_on_and_its_loss_is_its_own_mean():
     """Steps of learning rate 0 leave the weights, so that each step's loss can be computed apart."""
-    split, network = helpers.split("train", False), networks.build("lenet")
+    split, network = small_digits.split("train", False), networks.build("lenet")
     for layout in (LOOP, LAYOUTS["vmap, slices"]):
         states, losses = train(network, layout, (3,), split, learning_rate=0.0)
         assert losses.shape == (1, 3)  # 32 + 32 + 6
@@ -198,7 +206,7 @@ def test_the_last_smaller_batch_is_trained_on_and_its_loss_is_its_own_mean():
 
 
 def test_the_last_batch_alone_moves_the_weights():
-    split, network = helpers.split("train", False), small()
+    split, network = small_digits.split("train", False), small()
     programs = Programs(network, LOOP, (0,), (1,), batch_size=64, learning_rate=1e-3)
     states, data = programs.init(), programs.place(split)
     before = jax.device_get(states["params"])
@@ -209,7 +217,7 @@ def test_the_last_batch_alone_moves_the_weights():
 
 @pytest.mark.parametrize("batch_size", [1, 70, 1000])
 def test_batches_of_one_of_all_and_of_more_than_all(batch_size):
-    split = helpers.split("train", False)
+    split = small_digits.split("train", False)
     _, losses = train(small(), LOOP, (0,), split, batch_size=batch_size)
     assert losses.shape == (1, -(-70 // batch_size))
     assert np.isfinite(losses).all()
@@ -230,7 +238,7 @@ def test_the_earliest_best_epoch_is_kept_for_each_seed_and_setting():
 
 
 def test_one_training_for_two_settings_keeps_what_each_alone_keeps():
-    split = helpers.split("train", False)
+    split = small_digits.split("train", False)
     both, losses = train(small(), LOOP, (0, 1), split, epochs=2, settings=(1, 3))
     for setting in (1, 3):
         alone, alone_losses = train(small(), LOOP, (0, 1), split, epochs=2, settings=(setting,))
@@ -243,7 +251,7 @@ def test_one_seeds_nan_leaves_the_others(name):
     def poison(states):
         return {**states, "params": jax.tree.map(lambda x: x.at[1].set(jnp.nan), states["params"])}
 
-    split, layout = helpers.split("train", False), LAYOUTS[name]
+    split, layout = small_digits.split("train", False), LAYOUTS[name]
     good, losses = train(small(), layout, (0, 1, 3), split, settings=(1,))
     bad, bad_losses = train(small(), layout, (0, 1, 3), split, settings=(1,), change=poison)
     assert np.isnan(bad_losses[1]).all()
@@ -254,7 +262,7 @@ def test_one_seeds_nan_leaves_the_others(name):
 
 
 def test_bfloat16_computes_in_it_and_keeps_float32():
-    split = helpers.split("train", False)
+    split = small_digits.split("train", False)
     states, losses = train(small("bfloat16"), LOOP, (0,), split)
     _, whole_losses = train(small(), LOOP, (0,), split)
     assert {leaf.dtype for leaf in jax.tree.leaves((states["params"], losses))} == {np.dtype(np.float32)}
@@ -270,7 +278,7 @@ def test_a_network_with_batch_statistics():
     network = networks.network(create)
     assert network.has_stats
     assert not networks.build("lenet").has_stats
-    split = helpers.split("train", False)
+    split = small_digits.split("train", False)
     split = dataclasses.replace(split, images=split.images[:4], labels=split.labels[:4], angles=split.angles[:4])
     states, losses = train(network, LOOP, (0, 1), split, batch_size=4)
     assert np.isfinite(losses).all()
@@ -293,7 +301,7 @@ def test_smoothed_labels():
 
 
 def test_label_smoothing_reaches_the_gradient():
-    split = helpers.split("train", False)
+    split = small_digits.split("train", False)
     found = []
     for smoothing in (0.0, 0.2):
         network = dataclasses.replace(small(), label_smoothing=smoothing)

@@ -110,7 +110,7 @@ def variances(name, seed, images):
 
 
 @pytest.mark.parametrize(
-    ("family", "seeds", "count"), [("lenet", 8, 50), pytest.param("alexnet", 2, 10, marks=pytest.mark.slow)]
+    ("family", "seeds", "count"), [("lenet", 8, 50), pytest.param("alexnet", 2, 10, marks=pytest.mark.long)]
 )
 def test_he_init_keeps_the_variance_through_whole_networks(family, seeds, count):
     """Real digits in; the plain twin and the F-Conv network agree within a factor 4 on the mean of a few seeds.

@@ -47,8 +47,13 @@ def assert_invariant(model, x):
         chex.assert_trees_all_close(rotated, expected, rtol=0, atol=EXACT * float(jnp.abs(expected).max()))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("lenet_fconv_invariant", marks=pytest.mark.slow),
+        pytest.param("alexnet_fconv_invariant", marks=pytest.mark.long),
+    ],
+)
 def test_quarter_rotations_leave_the_logits_whatever_the_parameters(name):
     assert_invariant(disturbed(create(name)), images(2))
 
