@@ -25,6 +25,7 @@ def test_the_programs_run(page):
         exec(compile(program, page, "exec"), {"__name__": "page"})
 
 
+@pytest.mark.slow
 def test_the_model_that_is_added_is_invariant():
     names = {}
     exec(compile(blocks("add-a-model.md", "python")[0], "add-a-model.md", "exec"), names)

@@ -52,6 +52,7 @@ def test_converted_network_keeps_its_filters_and_is_evaluated(checkpoint, tmp_pa
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
 
 
+@pytest.mark.slow
 def test_a_converted_network_was_trained_elsewhere(checkpoint, tmp_path, monkeypatch, capsys):
     """No data set of ours, no setting, no epoch: nothing that is written or printed names one."""
     titles = []

@@ -133,7 +133,9 @@ def test_resuming_with_other_data(monkeypatch, finished, capsys):
     assert "data_digest" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("stops", [(1,), *(pytest.param(s, marks=pytest.mark.slow) for s in ((2, 4), (3,)))], ids=str)
+@pytest.mark.parametrize(
+    "stops", [(1,), pytest.param((2, 4), marks=pytest.mark.slow), pytest.param((3,), marks=pytest.mark.long)], ids=str
+)
 def test_an_interrupted_run_ends_in_the_same_numbers(synthetic, finished, tmp_path, monkeypatch, capsys, stops):
     """Stopped after the given steps (an epoch has 3, the last one smaller), each time resumed."""
     folder, taken = tmp_path / "run", {"steps": 0}

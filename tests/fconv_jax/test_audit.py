@@ -86,7 +86,7 @@ class Calls(nnx.Module):
         return self.ramp(self.sum(y, y=2 * y)).mean((1, 2))
 
 
-@pytest.mark.slow
+@pytest.mark.long  # a narrow one, without its pools, is audited in test_ladder_networks.py
 def test_alexnet_fconv_breaks_at_the_last_pool_and_then_at_the_flatten():
     images = jnp.abs(IMAGES)
     report = audit(create("alexnet_fconv"), images=images, angles=())

@@ -19,10 +19,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
 
 WHOLE = [np.int8, np.uint8, np.int64, lambda n: np.array(n)]
 RANDOM_FLAGS = [
-    {"jax_threefry_partitionable": True},
     {"jax_threefry_partitionable": False},
     {"jax_default_prng_impl": "rbg"},
-    {"jax_default_prng_impl": "unsafe_rbg"},
+    pytest.param({"jax_threefry_partitionable": True}, marks=pytest.mark.long),
+    pytest.param({"jax_default_prng_impl": "unsafe_rbg"}, marks=pytest.mark.long),
 ]
 
 

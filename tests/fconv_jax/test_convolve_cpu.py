@@ -210,12 +210,12 @@ def test_a_gradient_with_a_symbolic_batch():
     assert_equal(jax.export.export(gradient)(*shapes).call(x, kernel), gradient(x, kernel))
 
 
-@pytest.mark.slow
-def test_meshes():
-    """All layers and pools with the batch spread over two devices, on both kinds of axes, forward and backward."""
+@pytest.mark.parametrize("kind", ["Explicit", pytest.param("Auto", marks=pytest.mark.long)])
+def test_meshes(kind):
+    """All layers and pools with the batch spread over two devices, on each kind of axes, forward and backward."""
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # 168 programs
-    command = [sys.executable, "-W", "error", "-m", "tests.fconv_jax.meshes"]
+    environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # 90 programs
+    command = [sys.executable, "-W", "error", "-m", "tests.fconv_jax.meshes", kind]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("equal") == 2 * 29
+    assert done.stdout.count("equal") == 29

@@ -32,7 +32,7 @@ from tests.fconv_jax.exported import (
 )
 
 pytestmark = pytest.mark.unoptimized  # a network against another, to tolerances of their sums
-MARKS = dict.fromkeys(LARGE, pytest.mark.long) | {"resnet18_fconv, large": pytest.mark.slow}
+MARKS = dict.fromkeys([*LARGE, "resnet18_fconv, large"], pytest.mark.long)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in MODELS | LARGE])
@@ -149,6 +149,7 @@ np.save("logits.npy", network(np.load("images.npy")))
 """
 
 
+@pytest.mark.slow
 def test_a_plain_network_is_loaded_without_this_package(tmp_path):
     model = made("lenet_fconv_invariant")
     plain, images = fc.export.to_plain(model), images_for(model)

@@ -153,7 +153,7 @@ def test_filters_are_equal_whatever_basis_is_stored(kind, layer_kind, k, t, opti
 
 
 @pytest.mark.parametrize(
-    ("name", "num_layers"), [("fconv_mnist_simple", 6), pytest.param("fconv_mnist", 7, marks=pytest.mark.slow)]
+    ("name", "num_layers"), [("fconv_mnist_simple", 6), pytest.param("fconv_mnist", 7, marks=pytest.mark.long)]
 )
 def test_the_papers_networks_are_filled_completely(name, num_layers):
     model = create(name)

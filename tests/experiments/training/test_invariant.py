@@ -31,6 +31,7 @@ def train(network, split, layout, seeds, batch_size, steps):
     return start, programs.rows(states), np.concatenate(losses, axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "batch_size", "steps"),
     [("lenet_fconv_invariant", 16, 4), pytest.param("alexnet_fconv_invariant", 4, 1, marks=pytest.mark.long)],
@@ -53,6 +54,7 @@ def test_invariant_before_and_after_training(name, batch_size, steps):
         np.testing.assert_allclose(rotated, expected, rtol=0, atol=EXACT * float(jnp.abs(expected).max()))
 
 
+@pytest.mark.slow
 @pytest.mark.unoptimized  # they are compared with each other
 def test_all_ways_agree_with_batch_norm():
     create = functools.partial(InvariantFConv, (Layer(3, 2, pool=True), Layer(3, 2)), num_rotations=4, hidden=4)

@@ -33,10 +33,10 @@ SMALL = [name for name in NAMED if not name.startswith("alexnet") and name not i
 
 
 # Networks of batch norm and many channels take most of the time to compile: one of them for all in the quick run.
-LATER = ("stack_c8", "fconv_mnist_simple")
+LATER = {"stack_c8": [pytest.mark.long], "fconv_mnist_simple": [pytest.mark.slow]}
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LATER)) for n in SMALL])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=LATER.get(n, [])) for n in SMALL])
 def test_every_small_network_trains_a_step(name):
     programs = programs_of(name, LOOP, (0,), 4, settings=())
     states, data = programs.init(), programs.place(first(small_digits.split("train", False), 4))

@@ -75,7 +75,7 @@ def trained(model):
 # Each family under both groups, each option under one; the other pairs before a release.
 OF_GROUPS = {
     C8: ["resnet18_fconv", "unet_fconv", "edsr_fconv", "edsr_fconv, x 4", "edsr_fconv, batch norm"],
-    D4: ["resnet18_fconv, layer norm, large", "unet_fconv, vectors", "edsr_fconv, x 3"],
+    D4: ["unet_fconv, vectors", "edsr_fconv, x 3"],
 }
 
 
