@@ -16,10 +16,12 @@ NOT_MNIST = (
     "For MNIST: `python -m experiments.sweep --dataset mnist`."
 )
 BESIDE_THE_REPORT = (
-    "On MNIST, rows trained by the report's protocol also have the report's mean, without its failed runs, and the "
-    "distance between both means in standard errors: (ours - the report's) / sqrt(s1^2 / n1 + s2^2 / n2). s2^2 "
-    "includes the variance of the report's rounding to three digits, 0.001^2 / 12."
+    "On MNIST, the report's networks trained as there, or in other epochs and batches (named below), also have the "
+    "report's mean, without its failed runs, and the distance between both means in standard errors: (ours - the "
+    "report's) / sqrt(s1^2 / n1 + s2^2 / n2). s2^2 includes the variance of the report's rounding to three digits, "
+    "0.001^2 / 12."
 )
+_IN_THE_ROW = {"epochs", "batch_size"}
 _ROUNDING_VARIANCE = 0.001**2 / 12  # of a number rounded to three digits
 
 
@@ -112,7 +114,7 @@ def table_rows(cells: list[dict]) -> list[dict]:
 def _beside_report(cell):
     """The report's mean of the cell, and how many standard errors ours is from it."""
     runs = MODELS[cell["model"]].report_runs if cell["model"] in MODELS else ()
-    same = cell["dataset"] == _REPORT and cell["init"] == "report" and not of_protocol(cell)
+    same = cell["dataset"] == _REPORT and cell["init"] == "report" and of_protocol(cell).keys() <= _IN_THE_ROW
     if not runs or not same:
         return {"report": None, "distance": None}
     good = np.array([run for run in runs[cell["setting"] - 1] if run >= FAILED_BELOW])
@@ -172,8 +174,8 @@ def accuracy_table(cells: list[dict]) -> Table:
     notes += [_stuck(row) for row in rows if all(failed for _, failed in row["runs"])]
     notes += [
         f"{cell['dataset']}, setting {cell['setting']}, `{label(cell)}`: not by its protocol: {otherwise(cell)}."
-        for cell in sorted(cells, key=order)
-        if not of_protocol(cell).keys() <= {"epochs", "batch_size"}  # those stand in the row
+        for cell, row in zip(sorted(cells, key=order), rows, strict=True)
+        if not of_protocol(cell).keys() <= _IN_THE_ROW or (otherwise(cell) and row["report"] is not None)
     ]
     head = ["data", *FIXED[1:], *map(str, range(1, num_runs + 1)), "mean", "std", "report's mean", "standard errors"]
     return Table("Test accuracy", head, body, tuple(notes))
