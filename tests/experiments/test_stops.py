@@ -27,8 +27,12 @@ EARLY = [(RUN, "| experiments.rules"), (RUN, "| experiments.runs.config")]
 EARLY += [(["experiments.evaluate", "nowhere"], "| experiments.rules")]
 LATE = [(RUN, part) for part in ("| matplotlib", "| jax._src.", "| orbax", "train, 0 of", "400 epochs of")]
 LATE += [(RUN, "expected duration"), (SWEEP, "training 1 of 1"), (SWEEP, "400 epochs of")]
+QUICK = ("| jax._src.", "train, 0 of", "400 epochs of")
 INSTANTS = [(*case, number) for case in EARLY for number in (signal.SIGINT, signal.SIGTERM)]
-INSTANTS += [pytest.param(*case, signal.SIGINT, marks=pytest.mark.slow) for case in LATE]
+INSTANTS += [
+    pytest.param(*case, signal.SIGINT, marks=pytest.mark.slow if case[1] in QUICK else pytest.mark.long)
+    for case in LATE
+]
 INSTANTS += [pytest.param(*case, signal.SIGTERM, marks=pytest.mark.long) for case in LATE]
 
 

@@ -100,12 +100,15 @@ LAYOUTS = {
 }
 
 
-QUICK = ("vmap", "loop, two slices at a time")  # these go through all branches
+# The two others go through all branches.
+LATER = {"vmap, slices": pytest.mark.slow} | dict.fromkeys(
+    ["loop, slices of a half", "vmap, an epoch a call"], pytest.mark.long
+)
 
 
 @pytest.mark.parametrize(
     "layout",
-    [pytest.param(layout, marks=[pytest.mark.slow] * (name not in QUICK)) for name, layout in LAYOUTS.items()],
+    [pytest.param(layout, marks=LATER.get(name, [])) for name, layout in LAYOUTS.items()],
     ids=LAYOUTS,
 )
 def test_all_ways_agree_for_a_network_with_dropout(whole, layout):
