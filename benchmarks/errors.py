@@ -1,6 +1,6 @@
 """Where an invariant network is wrong: which digits, at which angles, and what it takes them for.
 
-    python -m benchmarks.errors [--weights NAME] [--dataset mnist_5k] [--data-dir DIR]
+    python -m benchmarks.errors [--weights NAME] [--dataset mnist] [--data-dir DIR]
 
 All test digits are rotated by every 5 degrees of a quarter turn; the network does not see whole quarter turns.  Writes
 results/errors.md and results/figures/errors.png: the pairs of digits that are confused most, 6 and 9, how far the
@@ -133,8 +133,8 @@ def page(command: str, name: str, found: np.ndarray, labels: np.ndarray) -> str:
 def main():
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser("benchmarks.errors")
-    parser.add_argument("--weights", default="setting3_lenet_fconv_invariant_mnist_5k")
-    parser.add_argument("--dataset", default="mnist_5k")
+    parser.add_argument("--weights", default="setting3_lenet_fconv_invariant_mnist")
+    parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--data-dir")
     options = parser.parse_args()
     test = data.load(options.dataset, 1, data_dir=options.data_dir, splits=("test",), progress=print)["test"]
