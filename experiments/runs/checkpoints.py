@@ -100,6 +100,7 @@ def _drop_silently():
     Some come before the error itself, so call this before files are touched.
     """
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
+    logging.getLogger("asyncio").addFilter(_is_not_of_a_dropped_task)
     before = sys.unraisablehook
     if getattr(before, "drops_silently", False):
         return
@@ -111,6 +112,10 @@ def _drop_silently():
 
     hook.drops_silently = True  # pyright: ignore[reportFunctionMemberAccess]
     sys.unraisablehook = hook
+
+
+def _is_not_of_a_dropped_task(record):
+    return not str(record.msg).startswith(("Task exception was never", "Future exception was never"))
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -1,6 +1,8 @@
 """What a save says when it fails, what it leaves alone, and digests that stay what they are for ever."""
 
+import asyncio
 import contextlib
+import gc
 import logging
 import re
 import sys
@@ -270,3 +272,20 @@ def test_a_reader_opens_to_read_only_and_closes(saved, monkeypatch):
         read(saved)
     assert seen["read_only"]
     assert len(closed) == 3
+
+
+def test_a_task_that_orbax_drops_after_a_file_error_says_nothing_and_others_do(saved, caplog):
+    """Seen now and then on a full disk, above the one line that says so."""
+
+    async def fail():
+        raise OSError("no space")
+
+    async def drop():
+        task = asyncio.ensure_future(fail())
+        await asyncio.wait([task])
+        del task
+        gc.collect()
+        asyncio.get_running_loop().call_exception_handler({"message": "something else"})
+
+    asyncio.run(drop())
+    assert [record.message for record in caplog.records] == ["something else"]
