@@ -20,7 +20,7 @@ from pathlib import Path
 from experiments.training import devices
 
 RUN = ("--setting", "1", "--model", "lenet", "--dataset", "mnist_5k")
-SMALL = "--setting 1 --model lenet --dataset mnist_5k --seeds 0 --epochs 1 --batch-size 32".split()  # noqa: SIM905
+SMALL = (*RUN, "--seeds", "0", "--epochs", "1", "--batch-size", "32")
 """Options of a run on some 100 synthetic images (`use_small_digits`)."""
 BACKGROUND = ("train_images_per_second", "compile_seconds", "wall_seconds", "command")
 """Fields of results.json that differ between two equal runs."""

@@ -89,7 +89,7 @@ class Calls(nnx.Module):
 @pytest.mark.long  # a narrow one, without its pools, is audited in test_ladder_networks.py
 def test_alexnet_fconv_breaks_at_the_last_pool_and_then_at_the_flatten():
     images = jnp.abs(IMAGES)
-    report = audit(create("alexnet_fconv"), images=images, angles=())
+    report = audit(create("alexnet_fconv"), images=images)
     assert named(report) == ["pool3", "flatten"]
     assert "7 -> 3" in report.first_break.reason
     assert "3x3 positions" in report.breaking[1].reason
