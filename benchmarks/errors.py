@@ -19,6 +19,7 @@ from flax import nnx
 from matplotlib import pyplot
 
 import fconv_jax as fc
+from benchmarks.origin import origin
 from experiments import data
 from experiments.reporting import style
 from experiments.runs.best import rotated
@@ -98,7 +99,7 @@ def page(command: str, name: str, found: np.ndarray, labels: np.ndarray) -> str:
     lines = [
         "# Where the invariant network is wrong",
         "",
-        f"`{command}`: the packaged network `{name}`, {len(labels):,} test digits, each at "
+        f"`{command}` ({origin()}): the packaged network `{name}`, {len(labels):,} test digits, each at "
         f"{len(ANGLES)} angles, every 5 degrees of a quarter turn. The network does not see whole quarter turns.",
         "",
         f"- Wrong at a given angle: {by_angle.mean():.2%} of the digits (upright {by_angle[ANGLES.index(0)]:.2%}, "

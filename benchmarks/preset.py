@@ -8,7 +8,6 @@ square of white noise after twenty group layers with ReLU (C8, 3 x 3, 24 x 24) o
 """
 
 import pathlib
-import platform
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 import fconv_jax as fc
+from benchmarks.origin import origin
 from fconv_jax.audit import _smooth_images
 
 GROUPS = (*map(fc.Group, (4, 5, 6, 8, 10, 12, 16)), fc.Group(4, reflections=True), fc.Group(8, reflections=True))
@@ -78,7 +78,7 @@ def rank(kernel_size, options):
 
 def main():
     """Measures, prints and writes."""
-    lines = ["# The layers' default basis and initialiser", "", f"`python -m benchmarks.preset`, {_machine()}.", ""]
+    lines = ["# The layers' default basis and initialiser", "", f"`python -m benchmarks.preset`, {origin()}.", ""]
     lines += [
         "Relative error of two untrained layers of C8, at 45 degrees / at 22.5 degrees (functions of the basis):",
         "",
@@ -116,10 +116,6 @@ def main():
         text += mark + rest
     print(text)
     RESULTS.write_text(text, encoding="utf-8")
-
-
-def _machine():
-    return f"{platform.machine()} CPU, jax {jax.__version__}"
 
 
 if __name__ == "__main__":

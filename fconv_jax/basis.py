@@ -82,8 +82,9 @@ def fourier_basis(
       smooth: multiply each function by its smoothing weight.
       mask: `"adaptive"` (1 if t = 4, else exp(-max(C - 1, 0) / 0.2) for k > 4 and
         exp(-max(C - 1, 0) / 2) for k <= 4), `"gaussian"` (exp(-max(C - 1, 0) / 0.2)) or `"fading"`
-        (max(1 - C (k - 1)^2 / k^2, 0)^2).  The first two are the reference's and are cut off where the square
-        kernel ends, which no rotation moves; `"fading"` reaches zero smoothly on the circle inside the kernel.
+        (max(1 - C (k - 1)^2 / k^2, 0)^2 for k > 3 and exp(-C) for k <= 3).  The first two are the reference's and are
+        cut off where the square kernel ends, which no rotation moves; `"fading"` reaches zero smoothly on the circle
+        inside the kernel.  With 3 x 3 pixels this would leave the corners nothing, and the Gaussian rotates better.
 
     Raises:
       ValueError: a size, group or mask that the formulas do not allow.
@@ -229,6 +230,8 @@ def _moved_grid(coordinates, group):
 def _mask(coordinates, num_rotations, mask):
     """The mask `[k, k]` that fades the corners, which leave the kernel when it rotates, or all of its rim."""
     x, y = np.meshgrid(coordinates, coordinates)
+    if mask == "fading" and len(coordinates) <= 3:
+        return np.exp(-(x**2 + y**2))
     if mask == "fading":
         edge = 1.0 + 1.0 / (len(coordinates) - 1)  # pixels end half a pixel beyond the outermost centres
         return np.maximum(1.0 - (x**2 + y**2) / edge**2, 0.0) ** 2

@@ -67,9 +67,9 @@ def he_smooth() -> Initializer:
     3 x 3 of C8 it would grow sixteenfold a layer); smooth images then shrink.
 
     `he` gives functions that smoothing damps their full share: two layers of 3 x 3 at 45 degrees then have an error of
-    0.77, with these 0.03.  0.9 is measured, since images do vary: over twenty layers of 3 x 3 and 32 features the mean
-    square keeps its size, 0.92 times the first's (geometric mean of 16 draws, which scatter by a factor of 5).  Narrow
-    networks shrink, to 0.3 with 16 features and 0.04 with 8 (`he`: 0.03 and 0.025): use a norm (results/preset.md).
+    0.19, with these 0.01.  0.9 is measured, since images do vary: over twenty layers of 3 x 3 and 32 features the mean
+    square keeps its size, 0.87 times the first's (geometric mean of 16 draws, which scatter by a factor of 5).  Narrow
+    networks shrink, to 0.3 with 16 features and 0.03 with 8 (`he`: 0.8 and 0.4): use a norm (results/preset.md).
     """
     return _he_smooth
 

@@ -28,6 +28,8 @@ def candidates(k, t, p, mask):
 def fading(k, t, mask):
     """The mask over a kernel's pixels, which does not rotate."""
     grid = np.linspace(-1, 1, k)
+    if mask == "fading" and k <= 3:
+        return np.exp(-(grid[None, :] ** 2)) * np.exp(-(grid[:, None] ** 2))
     if mask == "fading":  # of the distance from the centre in half pixels, k of them to the kernel's edge
         half_pixels = np.arange(-k + 1, k, 2)
         squares = (half_pixels[None, :] ** 2 + half_pixels[:, None] ** 2) / k**2
