@@ -87,15 +87,17 @@ def test_a_missing_package_is_one_line_before_anything_is_done(tmp_path, name, w
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.slow
-def test_a_run_ends_whoever_reads(tmp_path):
+@pytest.mark.parametrize(
+    "flags", [pytest.param([], marks=pytest.mark.slow), pytest.param(["-OO"], marks=pytest.mark.long)], ids=str
+)  # -OO: without assertions and docstrings; every package is compiled for it
+def test_a_run_ends_whoever_reads(tmp_path, flags):
     """Its reader leaves after the first line; names are printed as they are, in a command that can be pasted.
 
-    In a locale without UTF-8, by a Python without assertions and docstrings.
+    In a locale without UTF-8.
     """
     environment = small_digits.environment(tmp_path / "site")
     environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    words, flags = [*RUN[:-1], "1"], ["-OO"]
+    words = [*RUN[:-1], "1"]
     process = start(tmp_path / "a [bold] :smile: b'c", words, *flags, env=environment)
     said = process.stdout.readline()
     assert said
