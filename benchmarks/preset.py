@@ -22,6 +22,7 @@ GROUPS = (*map(fc.Group, (4, 5, 6, 8, 10, 12, 16)), fc.Group(4, reflections=True
 RESULTS = pathlib.Path(__file__).parents[1] / "results" / "preset.md"
 KINDS = {
     "default": {},
+    "default, `smooth=False`": {"basis": fc.Fourier(smooth=False)},
     "default basis, `he()`": {"coefficient_init": fc.initializers.he()},
     "all frequencies, adaptive, `he()`": {
         "basis": fc.Fourier("all", mask="adaptive"),
