@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.runs.results import commit
 from experiments.training import devices
 from experiments.training.devices import cpu_name
 
@@ -54,7 +55,7 @@ def main() -> None:
             rows.append(json.loads(done.stdout.splitlines()[-1]))
             print(line(rows[-1]), flush=True)
     command = ["python", "-m", "benchmarks.against_pytorch", "--reference", "DIR", "--models", options.models]
-    contents = {"command": shlex.join([*command, "--rounds", str(options.rounds)]), "rows": rows}
+    contents = {"command": shlex.join([*command, "--rounds", str(options.rounds)]), "commit": commit(), "rows": rows}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(contents, indent=1) + "\n")
     print(f"saved in {options.output}")

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 import fconv_jax as fc
+from experiments.runs.results import commit
 from experiments.training.devices import cpu_name
 from fconv_jax import _convolve_cpu as cpu
 
@@ -56,7 +57,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks/convolutions.json"))
     options = parser.parse_args()
     contents = {"command": "python -m benchmarks.convolutions"}
-    contents |= {"device": f"{cpu_name()} CPU, {os.cpu_count()} cores"}
+    contents |= {"device": f"{cpu_name()} CPU, {os.cpu_count()} cores", "commit": commit()}
     contents |= {"versions": {"python": platform.python_version(), "jax": jax.__version__}, "rows": []}
     for shape in SHAPES:
         contents["rows"].append(measure(*shape))

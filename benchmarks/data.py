@@ -26,6 +26,7 @@ import scipy.ndimage
 from experiments.data import rotation, sources
 from experiments.data.files import placed_directory, placed_files
 from experiments.data.rotation import copy_angles, rotated_copies
+from experiments.runs.results import commit
 from experiments.settings import DATASETS
 
 NUM_COPIES = 280_000
@@ -61,6 +62,7 @@ def main() -> None:
         "command": " ".join(["python -m benchmarks.data", *sys.argv[1:]]),
         "source": "files of the user" if arguments.files else "5,000 embedded digits, 14 times each",
         "machine": machine(),
+        "commit": commit(),
         "versions": {name: version(name) for name in ("numpy", "scipy", "tensorflow-datasets", "array_record")},
         "python": platform.python_version(),
         "rounds": rounds,

@@ -94,8 +94,8 @@ def _text(accuracy):
 _PAGE = """# The input at several angles
 
 Trained at one angle, `{name}` is a little worse between the quarter turns. If it sees the image at
-several angles and averages the features, with the same weights and no training, all angles are alike; a forward pass
-takes as many times as long:
+several angles and averages the features, with the same weights and no training, it reads as many digits at uniform
+angles as upright ones; a forward pass takes as many times as long:
 
 {table}
 

@@ -96,7 +96,7 @@ def main() -> None:
     devices.configure("lenet_fconv_invariant", 1)
     from experiments.data import load
     from experiments.runs.folder import write_json
-    from experiments.runs.results import versions
+    from experiments.runs.results import commit, versions
 
     protocol = PROTOCOLS[options.dataset]
     file = options.output / "benchmarks" / f"{protocol.file}.json"
@@ -108,7 +108,9 @@ def main() -> None:
     for name, choice in CHOICES.items():
         if name in contents["choices"]:
             continue
-        contents["choices"][name] = _train(choice, protocol, splits) | {"device": devices.device_name()}
+        contents["choices"][name] = _train(choice, protocol, splits) | {
+            "device": f"{devices.device_name()}, commit {commit()}"
+        }
         print(name, contents["choices"][name], flush=True)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, contents)

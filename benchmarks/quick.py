@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import fconv_jax as fc
+from experiments.runs.results import commit
 from experiments.training.devices import cpu_name
 from fconv_jax.basis import REFERENCE
 
@@ -188,7 +189,7 @@ def main() -> None:
         print(line(rows[-1]), flush=True)
     if options.output:
         contents = {"command": f"python -m benchmarks.quick --rounds {options.rounds}"}
-        contents |= {"device": f"{cpu_name()} CPU, {os.cpu_count()} cores"}
+        contents |= {"device": f"{cpu_name()} CPU, {os.cpu_count()} cores", "commit": commit()}
         contents |= {"versions": {"python": platform.python_version(), "jax": jax.__version__}, "rows": rows}
         options.output.write_text(json.dumps(contents, indent=1) + "\n")
 

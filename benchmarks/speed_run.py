@@ -136,12 +136,13 @@ def main() -> None:
     devices.configure("lenet_fconv_invariant", 1)
     from experiments import data
     from experiments.runs.folder import write_json
-    from experiments.runs.results import versions
+    from experiments.runs.results import commit, versions
 
     splits = data.load("mnist", 1, data_dir=options.data_dir, progress=print)
     file = ROOT / "benchmarks" / "speed_run.json"
     contents = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"tasks": {}}
     contents |= {"command": "python -m benchmarks.speed_run", "device": devices.device_name(), "versions": versions()}
+    contents["commit"] = commit()
     for number, task in enumerate(TASKS):
         if options.task in (None, number):
             found = race(task, options.runs, splits, options.split)

@@ -220,10 +220,10 @@ def condition_table(cells: list[dict]) -> Table:
         versions = ", ".join(f"{name} {cell['versions'][name]}" for name in ("python", "jax", "flax", "optax"))
         body.append([
             f"{cell['dataset']}, setting {cell['setting']}, {label(cell)}", f"`{cell['command']}`",
-            ", ".join(map(str, cell["seeds"])), cell["device"], versions, f"{cell['wall_seconds'] / 60:.0f} min",
-            f"`{cell['best_digest']}`" if "best_digest" in cell else "",
+            ", ".join(map(str, cell["seeds"])), cell["device"], versions, cell.get("commit", ""),
+            f"{cell['wall_seconds'] / 60:.0f} min", f"`{cell['best_digest']}`" if "best_digest" in cell else "",
         ])  # fmt: skip
-    head = ["cell", "command", "seeds", "machine", "versions", "training", "digest of `best/`"]
+    head = ["cell", "command", "seeds", "machine", "versions", "commit", "training", "digest of `best/`"]
     return Table("Conditions", head, body)
 
 

@@ -177,9 +177,10 @@ def _checked(contents):
     if wrong:
         raise ValueError(f"{wrong[0]} does not follow from the other fields")
     versions = contents["versions"]
-    texts = [contents["command"], contents["device"], *(versions[name] for name in ("python", "jax", "flax", "optax"))]
+    texts = [versions[name] for name in ("python", "jax", "flax", "optax")]
+    texts += [contents["command"], contents["device"], contents.get("commit", "")]
     if not all(isinstance(text, str) for text in texts):
-        raise ValueError("command, device and versions must be texts")
+        raise ValueError("command, device, versions and commit must be texts")
     if not re.fullmatch("[0-9a-f]{64}", contents.get("best_digest", "0" * 64)):
         raise ValueError("best_digest must be 64 hexadecimal digits")
     return {**contents, **{name: config[name] for name in OF_CONFIG}}

@@ -3,6 +3,7 @@
 import math
 import platform
 import statistics
+import subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def summarize(config: RunConfig, curves: dict, best_epoch, test_confusion, *, nu
         "validation_curve": validation,
         **measured,
         "versions": versions(),
+        "commit": commit(),
     }
 
 
@@ -70,6 +72,20 @@ def derived(seeds, confusion, train_loss, validation) -> dict:
 def versions() -> dict:
     """Versions of Python and of the packages that decide numbers."""
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}}
+
+
+def commit() -> str:
+    """The repository's commit; "and changes" if a Python file differs from it; empty if this is no checkout."""
+    git = ["git", "-C", str(Path(__file__).parents[2])]
+    try:
+        found = subprocess.run([*git, "rev-parse", "--show-prefix", "--short", "HEAD"], capture_output=True, text=True)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "*.py"], capture_output=True).returncode
+    except OSError:  # no git here
+        return ""
+    prefix, *lines = found.stdout.split("\n")
+    if found.returncode or prefix:  # a folder inside somebody else's repository
+        return ""
+    return f"{lines[0]}{' and changes' if changed else ''}"
 
 
 def write_curves(path: Path, results: dict) -> None:

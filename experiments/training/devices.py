@@ -109,7 +109,9 @@ def device_name() -> str:
     import jax
 
     devices = jax.devices()
-    kind = devices[0].device_kind if devices[0].platform != "cpu" else f"{cpu_name()} CPU, {os.cpu_count()} cores"
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = f"{allowed} core{'' if allowed == 1 else 's'}"
+    kind = devices[0].device_kind if devices[0].platform != "cpu" else f"{cpu_name()} CPU, {cores}"
     return kind if len(devices) == 1 else f"{kind} ({len(devices)} devices)"
 
 

@@ -94,6 +94,7 @@ EDITS = {
     "device null": put("device", None),
     "versions a list": put("versions", []),
     "a version a number": put("versions", "jax", 1),
+    "commit a number": lambda contents: contents.update(commit=3),
     "digest a number": lambda contents: contents.update(best_digest=3),
     "digest a word": lambda contents: contents.update(best_digest="abc"),
     **{f"no {name}": (lambda contents, name=name: contents.pop(name)) for name in GOOD

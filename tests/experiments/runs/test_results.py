@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -99,7 +100,30 @@ def test_what_the_configuration_says_is_repeated_and_numbers_are_pythons():
         results.versions()
     )
     assert results.versions()["numpy"] == np.__version__
+    assert got["commit"] == results.commit()
     json.dumps(got)  # no number of NumPy's
+
+
+def test_the_commit_is_the_repositorys_and_says_what_was_changed(tmp_path, monkeypatch):
+    def git(*words):
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e", *words], check=True)
+
+    code = tmp_path / "experiments" / "runs" / "results.py"
+    code.parent.mkdir(parents=True)
+    code.write_text("")
+    monkeypatch.setattr(results, "__file__", str(code))
+    assert results.commit() == ""  # no checkout
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    assert re.fullmatch("[0-9a-f]{7,}", results.commit())
+    code.write_text("changed = True\n")
+    assert re.fullmatch("[0-9a-f]{7,} and changes", results.commit())
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "inside" / "experiments" / "runs" / "results.py"))
+    (tmp_path / "inside").mkdir()
+    assert results.commit() == ""  # installed inside somebody else's repository
+    monkeypatch.setenv("PATH", "")
+    assert results.commit() == ""  # no git
 
 
 def test_curves_and_counts_of_another_number_of_seeds_are_no_results():

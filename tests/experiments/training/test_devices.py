@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from experiments.training.devices import configure, layout
+from experiments.training.devices import configure, device_name, layout
 
 
 @pytest.fixture
@@ -100,3 +100,12 @@ def test_on_a_gpu_the_host_stays_one_device(monkeypatch):
     with warnings.catch_warnings():
         configure("lenet", 8)
     assert "device_count" not in os.environ["XLA_FLAGS"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinities here")
+def test_a_machine_has_the_cores_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1})
+    assert "CPU, 1 core" in device_name()
+    assert "cores" not in device_name()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
+    assert "CPU, 3 cores" in device_name()
