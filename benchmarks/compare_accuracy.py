@@ -41,10 +41,11 @@ def main() -> None:
 def row(ours: dict, theirs: dict) -> str:
     """One line of the table."""
     sizes = [len(cell["seeds"]) - len(cell["failed_seeds"]) for cell in (ours, theirs)]
-    error = math.sqrt(sum(cell["std"] ** 2 / size for cell, size in zip((ours, theirs), sizes, strict=True)))
+    spreads = [math.nan if cell["std"] is None else cell["std"] for cell in (ours, theirs)]  # of a single seed
+    error = math.sqrt(sum(spread**2 / size for spread, size in zip(spreads, sizes, strict=True)))
     difference = ours["mean"] - theirs["mean"]
     cells = [ours["dataset"], ours["setting"], ours["model"], f"{sizes[0]} and {sizes[1]}"]
-    cells += [f"{cell['mean']:.4f} +- {cell['std']:.4f}" for cell in (ours, theirs)]
+    cells += [f"{cell['mean']:.4f} +- {spread:.4f}" for cell, spread in zip((ours, theirs), spreads, strict=True)]
     return "| " + " | ".join(map(str, [*cells, f"{difference:+.4f}", f"{difference / error:+.1f}"])) + " |"
 
 

@@ -3,8 +3,10 @@
 python -m experiments.export checkpoints/setting3_lenet_fconv_invariant_mnist_5k --format onnx --output digits.onnx
 """
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from experiments.rules import Parser, one_of, path, whole
 from experiments.runs import config
@@ -17,7 +19,7 @@ def parser() -> Parser:
     """The command line."""
     result = config.new_parser("export", __doc__)
     text = "folder of a finished run or of save_pretrained, or a packaged network's name"
-    result.add_argument("run_dir", metavar="RUN_DIR|FOLDER", type=path, help=text)
+    result.add_argument("run_dir", metavar="RUN_DIR|FOLDER", type=_word, help=text)
     listed = "; ".join(f"{name}: {what}" for name, what in EXPORT_FORMATS.items())
     rule = one_of(EXPORT_FORMATS)
     result.add_argument("--format", type=rule, metavar=rule.shown, required=True, help=listed)
@@ -27,11 +29,17 @@ def parser() -> Parser:
     return result
 
 
+def _word(word):
+    """A path as it was typed: ./NAME is a folder, NAME may be a packaged network."""
+    path(word)
+    return os.path.expanduser(word)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     command = parser()
     options = command.parse_args(sys.argv[1:] if argv is None else list(argv))
-    devices.configure(config.model_of(options.run_dir))
+    devices.configure(config.model_of(Path(options.run_dir)))
     return guarded(command, lambda: _export(options))
 
 

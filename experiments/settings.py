@@ -77,6 +77,11 @@ class Dataset:
     settings: tuple[int, ...] = tuple(SETTINGS)
     source: str | None = None
 
+    @property
+    def is_rotated(self) -> bool:
+        """Whether its images are rotated already."""
+        return len(self.settings) == 1
+
     def num_upright(self, split: str) -> int:
         """Number of different images in `split`, copies not counted."""
         return {"train": self.num_train, "validation": self.num_validation, "test": self.num_test}[split]
@@ -97,15 +102,14 @@ DATASETS: dict[str, Dataset] = {
         "mnist_rot_like", 10_000, 2_000, 50_000, Protocol(batch_size=256), settings=(1,), source="mnist"
     ),
 }
+DIGITS = ("mnist", "mnist_5k", "mnist_rot", "mnist_rot_like")
+"""The data sets that are made of MNIST's digits."""
 
 _PIXELS = "float32 `[batch, 28, 28, 1]`, 0 to 1, bright on black"
 _MNIST = f"{_PIXELS}; the digit's longest side has 20 pixels, its centre of mass lies in the middle, as MNIST's"
 _DIGIT = {"kind": "digit", "shape": [28, 28, 1], "text": f"{_MNIST} (experiments/data/digits.py)"}
 PREPROCESSING = {
-    "mnist": _DIGIT,
-    "mnist_5k": _DIGIT,
-    "mnist_rot": _DIGIT,
-    "mnist_rot_like": _DIGIT,
+    **dict.fromkeys(DIGITS, _DIGIT),
     "fashion_mnist": {"kind": "fashion", "shape": [28, 28, 1], "text": f"{_PIXELS}, as Fashion-MNIST's"},
 }
 """What a data set's images are, and so what a network trained on it takes: exported networks say it."""

@@ -147,6 +147,8 @@ def _strokes(differs):
     keep = inside if (inside & large).any() else np.ones(count, bool)
     keep &= sizes > 0.05 * sizes[keep].max()
     kept = np.append(False, keep)[labels]
+    paler = float(np.quantile(differs[kept], 0.8))
+    full = paler if paler < 0.8 * full else full  # what was dropped, such as a sheet's dark edge, was darker
     low = min(max(0.02, 3 * noise), full / 2)
     values = np.clip((differs - low) / (full - low), 0, 1)
     values[~of_scipy.binary_dilation(kept, iterations=2)] = 0

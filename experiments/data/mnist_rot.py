@@ -63,10 +63,14 @@ def read(root: Path, dataset: Dataset, upright: Source, progress: Callable[[str]
             raise DataError(f"{folder}: {split} has {len(images):,} images instead of {expected:,}; {way_out(root)}")
         if labels.max() >= dataset.num_classes:
             raise DataError(f"{folder}: {split} has the label {labels.max()}, labels are 0 to 9; {way_out(root)}")
-    if is_transposed(*source["train"], *upright["train"]):
-        progress(f"the images in {folder} are transposed (their digits are mirrored): they are put right")
-        source = {split: (images.swapaxes(1, 2), labels) for split, (images, labels) in source.items()}
-    return source
+    mirrored = [split for split, part in source.items() if is_transposed(*part, *upright["train"])]
+    if mirrored:
+        which = "" if len(mirrored) == len(source) else f" ({', '.join(mirrored)})"
+        progress(f"the images in {folder} are transposed{which} (their digits are mirrored): they are put right")
+    return {
+        split: (images.swapaxes(1, 2) if split in mirrored else images, labels)
+        for split, (images, labels) in source.items()
+    }
 
 
 @functools.lru_cache(maxsize=1)  # checked first, then prepared: the texts take half a minute to read
@@ -132,10 +136,14 @@ def _checked(path, images, labels):
     images, labels = images.astype(np.float32), labels.astype(np.float32).reshape(-1)
     if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
         raise DataError(f"{path} has pixels that are not from 0 to 1: replace it")
-    if (labels != np.rint(labels)).any() or labels.min() < 0:
-        raise DataError(f"{path} has labels that are not whole numbers: replace it")
+    if (labels != np.rint(labels)).any() or labels.min() < 0 or labels.max() > np.iinfo(np.uint8).max:
+        raise DataError(f"{path} has labels that are not whole numbers from 0 to 9: replace it")
     if images.size != len(labels) * IMAGE_SIZE**2:
         raise DataError(f"{path} has {images.size:,} pixels for {len(labels):,} labels: replace it")
+    square = (IMAGE_SIZE, IMAGE_SIZE)
+    if images.shape[1:] not in ((IMAGE_SIZE**2,), square, (1, *square), (*square, 1)):
+        shape = "x".join(map(str, images.shape))
+        raise DataError(f"{path} has images of shape {shape}, not {len(labels)} rows of pixels or squares: replace it")
     levels = np.rint(255 * images).astype(np.uint8)
     return levels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE), labels.astype(np.uint8)
 
@@ -181,15 +189,14 @@ def _handedness(images):
 def make_like(dataset: Dataset, mnist: Source, data_seed: int) -> Source:
     """Digits of MNIST, each rotated by an angle uniform over the circle: like mnist-rot, from other angles and draws.
 
-    The rule: MNIST's 70,000 digits (training, validation, test, in its order), permuted by NumPy's
-    `default_rng(data_seed)`; the first 10,000 are for training, the next 2,000 for validation, the next 50,000 for
-    the test.  Image i of all is rotated by `uniform_angles(data_seed, ...)[i]`, bilinearly, rounded to whole grey
-    levels.
+    The rule: MNIST's 70,000 digits (training, validation, test, in its order), permuted by NumPy's `default_rng(0)`;
+    the first 10,000 are for training, the next 2,000 for validation, the next 50,000 for the test, whatever the data
+    seed.  Image i of all is rotated by `uniform_angles(data_seed, ...)[i]`, bilinearly, rounded to whole grey levels.
     """
     in_order = [mnist[split] for split in ("validation", "train", "test")]
     images, labels = (np.concatenate(parts) for parts in zip(*in_order, strict=True))
     sizes = [dataset.num_upright(split) for split in SPLITS]
-    chosen = np.random.default_rng(data_seed).permutation(len(labels))[: sum(sizes)]
+    chosen = np.random.default_rng(0).permutation(len(labels))[: sum(sizes)]
     angles = uniform_angles(data_seed, len(chosen))
     rotated = rotate_each(images[chosen], angles, INTERPOLATIONS["bilinear"])
     ends = np.cumsum(sizes)[:-1]

@@ -22,7 +22,9 @@ from experiments.runs.folder import write_json
 from experiments.runs.progress import counted
 from experiments.runs.results import versions, write_angles, write_uniform
 from experiments.runs.train import resolve
+from experiments.settings import DATASETS, DIGITS
 from experiments.training.devices import device_name
+from experiments.training.network import build
 
 _DATA = ("dataset", "setting", "data_seed")
 ANGLE_SEEDS = (0, 1, 2)
@@ -46,7 +48,10 @@ def _check_folder(run_dir):
 
 
 def _check_output(output, evaluator):
-    """Refuses the folder of another run, for this one's numbers and for those of initial weights."""
+    """Refuses, before the work, a folder that cannot be written, and that of another run."""
+    where = output or (evaluator and evaluator.run_dir)
+    if where:
+        folders.check_writable(where)
     if output is None or not folders.is_run(output):
         return
     if evaluator and output.resolve() == evaluator.run_dir.resolve():
@@ -63,10 +68,19 @@ def _evaluate(options, command, console):
     setting = options.setting or config.setting
     options.data_seed = config.data_seed if options.data_seed is None else options.data_seed
     dataset = resolve(console, options, options.dataset or config.dataset, [setting])
+    if DATASETS[dataset].is_rotated and (options.angles or options.uniform):
+        raise InputError(f"{dataset} holds rotated images: --angles and --uniform need a data set of upright ones")
+    overlaps = not evaluator.elsewhere and overlap(config.dataset, dataset)
+    if overlaps:
+        console.print(
+            f"some of these images of {dataset} are among those of {config.dataset} that trained the network or chose "
+            "its epoch: its accuracy on new ones is lower"
+        )
     where = {"data_seed": options.data_seed, "data_dir": options.data_dir}
     test = data.load(dataset, setting, **where, splits=("test",), progress=console.print)["test"]
     contents = _contents(evaluator, evaluator.confusion(test)) | {
         "dataset": dataset, "setting": setting, "data_seed": options.data_seed, "command": command,
+        "overlaps_training": overlaps,
     }  # fmt: skip
     title = f"{config.model}, tested on {dataset}, setting {setting}"
     rows = zip(contents["seeds"], contents["best_epoch"], contents["test_accuracy"], strict=True)
@@ -82,6 +96,14 @@ def _evaluate(options, command, console):
         contents["uniform"] = _uniform(evaluator, test, console)
     evaluator.check_unchanged()
     _write(options.output or options.run_dir, contents, console)
+
+
+def overlap(trained: str, tested: str) -> bool:
+    """Whether test images of one data set may be among those that train, or choose epochs, in another.
+
+    The digits of mnist_5k are of MNIST's training files.
+    """
+    return len({trained, tested}.intersection(DIGITS)) == 2 and (trained, tested) != ("mnist_5k", "mnist")
 
 
 def _uniform(evaluator, test, console):
@@ -111,6 +133,7 @@ def _contents(evaluator, confusion):
         "dataset": None,
         "setting": None,
         "data_seed": None,
+        "overlaps_training": None,
         "seeds": list(config.seeds),
         "best_epoch": evaluator.best_epoch,
         "test_accuracy": accuracy,
@@ -127,9 +150,15 @@ def _write(output, contents, console):
     """Writes the files. In a run's folder its own test has the plain names; names of other tests say their data."""
     names, dataset = [folders.EVALUATION, folders.ANGLES, folders.ANGLES_PLOT, folders.UNIFORM], contents["dataset"]
     trained = contents["trained_on"]
-    if folders.is_run(output) and isinstance(trained, dict) and trained != {name: contents[name] for name in _DATA}:
-        seed = None if contents["data_seed"] == trained["data_seed"] else contents["data_seed"]
+    # Of a network that was trained elsewhere, the first test has the plain names.
+    own = trained if isinstance(trained, dict) else _earlier(output / names[0], contents["best_digest"]) or contents
+    if folders.is_run(output) and any(own.get(name) != contents[name] for name in _DATA):
+        seed = None if contents["data_seed"] == own.get("data_seed") else contents["data_seed"]
         names = [folders.evaluated(name, dataset, contents["setting"], seed) for name in names]
+    earlier = _earlier(output / names[0], contents["best_digest"])
+    kept = {name: earlier[name] for name in ("angles", "uniform") if name in earlier}
+    if any(earlier.get(name) != contents[name] for name in _DATA):
+        kept = {}
     with folders.writing(output):
         output.mkdir(parents=True, exist_ok=True)
         if "angles" in contents:
@@ -138,9 +167,18 @@ def _write(output, contents, console):
             plot_angles(output / names[2], title, **contents["angles"], digest=contents["best_digest"])
         if "uniform" in contents:
             write_uniform(output / names[3], contents)
-        write_json(output / names[0], contents)
+        write_json(output / names[0], kept | contents)
     names = [names[0], *names[1:3] * ("angles" in contents), *names[3:] * ("uniform" in contents)]
     console.print(f"saved in {output}/: {', '.join(names)}")
+
+
+def _earlier(path, digest):
+    """An earlier evaluation.json of the same network; empty if there is none."""
+    try:
+        found = folders.read_json(path)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if found.get("best_digest") == digest else {}
 
 
 def _where(trained):
@@ -200,7 +238,7 @@ def _model(options):
     """A title, the network (by name with initial weights, or a run's), and the run's evaluator."""
     if options.model:
         init = options.init or "report"
-        model = fconv_jax.models.create(options.model, init=init, rngs=nnx.Rngs(0))
+        model = build(options.model, init=init).create(rngs=nnx.Rngs(0))
         return f"{options.model}, initial weights ({init})", model, None
     evaluator = Evaluator(options.run_dir)
     config = evaluator.config

@@ -17,16 +17,17 @@ from fconv_jax import pretrained
 _CARD = Path(__file__).parent / "templates" / "weights.md"
 
 
-def export(run_dir: Path, form: str, output: Path, seed: int | None = None) -> int | None:
+def export(run_dir: str | Path, form: str, output: Path, seed: int | None = None) -> int | None:
     """Writes the network of one seed; returns the seed, None for a network of `fconv_jax.from_pretrained`.
 
-    `form`: one of `settings.EXPORT_FORMATS`; `seed`: None for the one with the best validation accuracy (of several,
-    the first).
+    `run_dir`: as it was typed, since "./NAME" is a folder where NAME is a packaged network; `form`: one of
+    `settings.EXPORT_FORMATS`; `seed`: None for the one with the best validation accuracy (of several, the first).
 
     Raises:
       InputError: no such run, format's package or seed, or what the format cannot hold.
     """
-    if not (run_dir / "best").exists() and (name := _pretrained(run_dir)):
+    name, run_dir = str(run_dir), Path(run_dir)
+    if not (run_dir / "best").exists() and (name in pretrained.SHIPPED or (run_dir / pretrained.SUMS).exists()):
         if seed is not None:
             raise InputError(f"{name} is one network: --seed is for runs")
         try:
@@ -44,14 +45,6 @@ def export(run_dir: Path, form: str, output: Path, seed: int | None = None) -> i
     config = _config(evaluator, results, row, asked=seed is not None)
     _write(form, evaluator.model(row), output, config, _card(config, results))
     return seeds[row]
-
-
-def _pretrained(where):
-    """Its name for `fconv_jax.from_pretrained`, "" if it has none."""
-    name = str(where)
-    if name in pretrained.SHIPPED or (where / pretrained.SUMS).exists():
-        return name
-    return ""
 
 
 def _write(form, model, output, config, card):
@@ -73,7 +66,9 @@ def _config(evaluator, results, row, asked):
     """What `fconv_jax.save_pretrained` keeps of a network, for all formats."""
     of_run, name = evaluator.config, evaluator.run_dir.resolve().name
     source = {"run": name, "best_digest": evaluator.digest, "trained": "elsewhere"}
-    contents = {"model": MODELS[of_run.model].builder, "options": {"num_classes": evaluator.network.num_classes}}
+    spec = MODELS[of_run.model]
+    options = {**spec.options, "num_classes": evaluator.network.num_classes}
+    contents = {"model": spec.builder, "options": options}
     if results is None:
         return contents | {"source": source}
     source |= {"trained": results["command"], "chosen": "asked for" if asked else "the best validation accuracy"}
@@ -90,7 +85,10 @@ def _card(config, results):
     if results is not None:
         source = config["source"]
         setting, size = SETTINGS[source["setting"]], DATASETS[source["dataset"]].num_train
-        trained, tested = ("rotated" if x else "upright" for x in (setting.train_rotated, setting.test_rotated))
+        rotated = DATASETS[source["dataset"]].is_rotated  # whatever the setting
+        trained, tested = (
+            "rotated" if rotated or x else "upright" for x in (setting.train_rotated, setting.test_rotated)
+        )
         marks |= {
             "input": config["preprocessing"]["text"],
             "about": f"{source['dataset']} ({size:,} images to train on), setting {setting.number}: trained on "
@@ -110,6 +108,8 @@ def _number(value):
 def _safetensors(model, output, config, card):
     if card is None:
         raise InputError("this network is a folder of safetensors already: copy it")
+    if config["model"] not in fconv_jax.models.MODELS:
+        raise InputError(f"{config['model']} is no network of fconv_jax.models: --format onnx or stablehlo")
     fconv_jax.save_pretrained(model, output, config=config, card=card)
 
 

@@ -29,7 +29,7 @@ def gather(run_dirs: list[Path], output: Path, command: str, single_file: bool =
     Raises:
       InputError: no finished run, or one whose files cannot be read or contradict each other.
     """
-    named = bool(run_dirs)
+    named, run_dirs = bool(run_dirs), _folders(run_dirs)
     run_dirs = run_dirs or sorted(Path("checkpoints").glob("setting*"))
     new = [folder for folder in run_dirs if folders.is_finished(folder)]
     missing = sorted(set(run_dirs) - set(new))
@@ -75,6 +75,11 @@ def gathered(output: Path, but: Collection[Path] = ()) -> dict[Path, dict]:
         if _target(output, cell) != path.parent:
             raise InputError(f"{path} is of {_target(Path(), cell)}: remove it from there")
     return kept
+
+
+def _folders(paths):
+    """Paths without the plain files among them: checkpoints/* names its README too."""
+    return [path for path in paths if not path.is_file()] or paths
 
 
 def _copy(cell, folder, copy):

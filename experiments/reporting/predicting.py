@@ -70,11 +70,11 @@ def predict(paths: Sequence[Path], networks: Networks, *, as_json: bool = False,
         contents = [_json(path, answers, problems, read if show else {}) for path in paths]
         print(json.dumps(contents, indent=1, allow_nan=False))
     else:
-        for path in read:
+        for path in (path for path in paths if path in read):
             print("\n    ".join([f"{path}: {answers[path].line()}", *answers[path].remarks()]))
             if show:
                 print(shown(read[path]))
-    return list(problems.values())
+    return [problems[path] for path in paths if path in problems]
 
 
 @dataclasses.dataclass(frozen=True)

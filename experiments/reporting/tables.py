@@ -227,6 +227,11 @@ def condition_table(cells: list[dict]) -> Table:
     return Table("Conditions", head, body)
 
 
+def good(cell: dict) -> np.ndarray:
+    """Which of a cell's seeds did not fail: the means are theirs."""
+    return np.array([seed not in cell["failed_seeds"] for seed in cell["seeds"]])
+
+
 def _good(cell, name):
     pairs = zip(cell["seeds"], cell[name], strict=True)
     return {seed: value for seed, value in pairs if seed not in cell["failed_seeds"]}

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from experiments.reporting import pages
-from experiments.reporting.tables import Table, label, order
+from experiments.reporting.tables import Table, good, label, order
 from experiments.runs.reading import read_uniform
-from experiments.settings import SETTINGS
+from experiments.settings import DATASETS, SETTINGS
 
 PAGE = "uniform.md"
 _HEAD = ["data", "network", "parameters", "epochs", "seeds", "upright", "uniform, bilinear", "uniform, cubic"]
@@ -20,14 +20,18 @@ def write(output: Path, kept: dict[Path, dict]) -> list[str]:
     """
     upright = [number for number, setting in SETTINGS.items() if not setting.train_rotated and not setting.test_rotated]
     cells = sorted(kept.items(), key=lambda item: order(item[1]))
-    cells = [(cell, read_uniform(folder, cell)) for folder, cell in cells if cell["setting"] in upright]
-    cells = [(cell, found) for cell, found in cells if found]
+    cells = [
+        (cell, read_uniform(folder, cell))
+        for folder, cell in cells
+        if cell["setting"] in upright and not DATASETS[cell["dataset"]].is_rotated
+    ]
+    cells = [(cell, found) for cell, found in cells if found and good(cell).any()]
     if not cells:
         return []
     rows = [
         [cell["dataset"], f"`{label(cell)}`", f"{cell['num_parameters']:,}", str(cell["epochs"]),
-         str(len(cell["seeds"])), _text(np.array(cell["test_accuracy"])[:, None]),
-         *(_text(found[name]) if name in found else "" for name in ("bilinear", "cubic"))]
+         str(good(cell).sum()), _text(np.array(cell["test_accuracy"])[good(cell), None]),
+         *(_text(found[name][good(cell)]) if name in found else "" for name in ("bilinear", "cubic"))]
         for cell, found in cells
     ]  # fmt: skip
     commands = "\n".join(

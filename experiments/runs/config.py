@@ -88,6 +88,8 @@ def read(folder: Path) -> dict | None:
         contents = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(contents, dict):
             raise ValueError("no configuration")
+        if contents.get("trained") == "elsewhere":
+            raise InputError(f"{folder} holds a network that was trained elsewhere: choose another --output")
         return contents | dataclasses.asdict(RunConfig.checked(contents))
     except FileNotFoundError:
         return None
@@ -155,9 +157,9 @@ def model_of(folder) -> str:
         return ""
 
 
-def shown(command: str, path: Path) -> str:
+def shown(command: str, path: Path, *options: str) -> str:
     """A command that can be pasted."""
-    return command_line(f"experiments.{command}", [str(path)])
+    return command_line(f"experiments.{command}", [str(path), *options])
 
 
 def command_line(module: str, argv: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import json
 import math
 import os
@@ -83,7 +84,7 @@ def check(folder: Path, *, resume: bool, overwrite: bool) -> None:
         or one with files that are not a run's.
     """
     entries = {name for name in _entries(folder) if not (name.startswith(".") and _is_own(name))}
-    if not entries:
+    if not entries or (resume and {CONFIG, RESULTS} <= entries):  # a finished run is left as it is
         return
     if not resume and not overwrite:
         raise InputError(
@@ -94,7 +95,7 @@ def check(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise InputError(f"{folder} holds {foreign[0]!r}, which no run wrote: choose another --output")
     for path in (folder / BEST, folder / RESUME):
         # Writing through a link would overwrite its target.
-        if (path.is_symlink() or path.is_file()) and not (resume and is_finished(folder)):
+        if path.is_symlink() or path.is_file():
             raise InputError(f"{path} is a link or a file and not a folder of this run: remove it")
     if resume and CONFIG not in entries:
         raise InputError(f"{folder} has no {CONFIG}, so there is nothing to resume: use --overwrite to start it anew")
@@ -121,13 +122,13 @@ def evaluated(name: str, dataset: str, setting: int, data_seed: int | None) -> s
     return f"{stem}_{dataset}_setting{setting}" + ("" if data_seed is None else f"_seed{data_seed}") + f".{ending}"
 
 
-def read_json(path: Path) -> dict:
-    """Reads strict JSON that holds a dict. Raises `OSError`, `ValueError` or `RecursionError`."""
+def read_json(path: Path, *, nan: bool = False) -> dict:
+    """Reads strict JSON that holds a dict; with `nan`, also NaN. Raises `OSError`, `ValueError` or `RecursionError`."""
 
     def refuse(word):
         raise ValueError(f"{word} is not a JSON number")
 
-    contents = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    contents = json.loads(path.read_text(encoding="utf-8"), parse_constant=None if nan else refuse)
     if not isinstance(contents, dict):
         raise ValueError("no fields")
     return contents
@@ -154,7 +155,8 @@ def _record(saves, remedy):
     if not steps:
         return None
     try:
-        return read_json(max(steps, key=lambda path: int(path.name)) / "record" / "metadata")
+        # The losses of a seed that diverged are NaN there.
+        return read_json(max(steps, key=lambda path: int(path.name)) / "record" / "metadata", nan=True)
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{saves}: the checkpoint's record is damaged ({error}); {remedy}") from error
 
@@ -222,6 +224,16 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror}): choose another --output") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Checks that a folder can be written, or made. Raises `InputError`: it cannot."""
+    with writing(folder):
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{there} is a file")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "permission denied")
 
 
 def _entries(folder):

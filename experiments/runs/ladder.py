@@ -37,8 +37,9 @@ def climb(model: str, protocol: dict, folder: Path, data_dir: str | None, comman
     name = MODELS[model].ladder or model
     file = file_of(folder, name)
     contents = _started(file, name, protocol, command)
-    with folders.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)  # before hours of training, not after
+    with folders.writing(folder):  # before hours of training, not after
+        for made in (folder, folder.parent / "figures"):
+            made.mkdir(parents=True, exist_ok=True)
     rungs = {row: spec.rung for row, spec in MODELS.items() if spec.ladder == name and spec.rung}
     for number, (row, rung) in enumerate(rungs.items(), 1):
         if rung in contents["rungs"]:

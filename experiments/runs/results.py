@@ -1,6 +1,7 @@
 """What a run leaves behind in numbers: results.json, curves.csv and the table at its end."""
 
 import math
+import os
 import platform
 import statistics
 import subprocess
@@ -41,7 +42,6 @@ def summarize(config: RunConfig, curves: dict, best_epoch, test_confusion, *, nu
         "validation_curve": validation,
         **measured,
         "versions": versions(),
-        "commit": commit(),
     }
 
 
@@ -75,17 +75,21 @@ def versions() -> dict:
 
 
 def commit() -> str:
-    """The repository's commit; "and changes" if a Python file differs from it; empty if this is no checkout."""
+    """The repository's commit; "and changes" if a Python file differs or is new; empty if this is no checkout."""
     git = ["git", "-C", str(Path(__file__).parents[2])]
+    # A hook of another repository sets GIT_DIR.
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    words = (["rev-parse", "--show-prefix", "--short", "HEAD"], ["status", "--porcelain", "--", "*.py"])
     try:
-        found = subprocess.run([*git, "rev-parse", "--show-prefix", "--short", "HEAD"], capture_output=True, text=True)
-        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "*.py"], capture_output=True).returncode
-    except OSError:  # no git here
+        found, changed = (
+            subprocess.run([*git, *each], capture_output=True, text=True, env=outside, check=True).stdout
+            for each in words
+        )
+    except (OSError, subprocess.CalledProcessError):  # no git here, or no repository
         return ""
-    prefix, *lines = found.stdout.split("\n")
-    if found.returncode or prefix:  # a folder inside somebody else's repository
-        return ""
-    return f"{lines[0]}{' and changes' if changed else ''}"
+    prefix, short = found.split("\n")[:2]
+    # Not of somebody else's repository, in which this is a folder.
+    return "" if prefix else f"{short}{' and changes' if changed else ''}"
 
 
 def write_curves(path: Path, results: dict) -> None:

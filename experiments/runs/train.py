@@ -33,7 +33,7 @@ from experiments.runs.exit_codes import Interrupted, Signals
 from experiments.runs.folder import write_json
 from experiments.runs.plan import Place, Planned
 from experiments.runs.progress import Bar, duration
-from experiments.runs.results import print_tables, summarize, write_curves
+from experiments.runs.results import commit, print_tables, summarize, write_curves
 from experiments.training import processes
 from experiments.training.devices import device_name
 from experiments.training.loop import Loop, Position
@@ -57,12 +57,15 @@ def run(options: Namespace, command: str, draw: Draw) -> None:
     given = configs.given(options) | {"dataset": dataset}
     _check(folder, options.resume, options.overwrite)
     saved = configs.read(folder) if options.resume else None
+    if saved:  # before data are prepared for it
+        config = configs.configuration(options.model, options.setting, dataset, given, saved)
+        configs.check_same(folder, saved, config)
     cell = cells_of.requested(
         folder, options.model, options.setting, given, options.data_dir, console.print, saved=saved
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
         if _taken(stack, console, cell, resume=options.resume, overwrite=options.overwrite):
-            _train(console, [cell], command, draw, resume=options.resume)
+            _train(console, [cell], command, options.data_dir, draw, resume=options.resume)
 
 
 def sweep(options: Namespace, planned: list[Planned], numbers, command: str, draw: Draw) -> None:
@@ -94,7 +97,7 @@ def train_planned(console, planned: Planned, output: Path, given: dict, data_dir
         cells.append(cell)
     with contextlib.ExitStack() as stack:
         for group in _sharing_a_save([cell for cell in cells if _taken(stack, console, cell, resume=True)]):
-            _train(console, group, command, draw, resume=True, **more)
+            _train(console, group, command, data_dir, draw, resume=True, **more)
 
 
 def first_console() -> Console:
@@ -150,7 +153,7 @@ def _sharing_a_save(cells):
     return [cells] if together else [[cell] for cell in cells]
 
 
-def _train(console, cells, command, draw, *, resume, place: Place | None = None, is_child=False):
+def _train(console, cells, command, data_dir, draw, *, resume, place: Place | None = None, is_child=False):
     config, parent = cells[0].config, os.getppid()
 
     def stop():
@@ -160,8 +163,7 @@ def _train(console, cells, command, draw, *, resume, place: Place | None = None,
     with Signals() as signals, Bar(console, config, place) as bar:
         loop = Loop([cell.config for cell in cells], {cell.config.setting: cell.splits for cell in cells})
         save = cells[0].folder / folders.RESUME
-        rows, position = _restored(loop, save) if resume and has_checkpoint(save) else (None, None)
-        loop.start(rows, position)
+        commits = _begin(console, loop, save if resume and has_checkpoint(save) else None)
         images = loop.train[1].shape[0]
         console.print(
             f"{config.model}, setting {config.setting}, {config.dataset}: {len(config.seeds)} seeds, "
@@ -171,19 +173,31 @@ def _train(console, cells, command, draw, *, resume, place: Place | None = None,
             console.print(f"resumed after epoch {loop.position.epoch}, step {loop.position.step}")
         console.print(f"expected duration: about {duration(loop.estimate_seconds())}")
         bar.start(loop.position, loop.num_steps)
-        if not _run(loop, cells, bar.report, stop):
+        if not _run(loop, cells, commits, bar.report, stop):
             raise Interrupted
-    for cell, results in _finish(loop, cells, command, draw):
+    for cell, results in _finish(loop, cells, command, commits, draw):
         print_tables(console, results)
+        where = [] if data_dir is None else ["--data-dir", str(data_dir)]
         console.print(
             f"saved in {cell.folder}/: results.json, curves.csv, curves.png, checkpoints in best/; "
-            f"{configs.shown('evaluate', cell.folder)} repeats the test"
+            f"{configs.shown('evaluate', cell.folder, *where)} repeats the test"
         )
 
 
-def _run(loop, cells, report, stop):
+def _begin(console, loop, save):
+    """Starts a loop, from a save if there is one; returns the commits of the code that trained and trains it."""
+    rows, position, record = _restored(loop, save) if save else (None, None, {})
+    others = [str(number) for number in record.get("settings", []) if number not in loop.settings]
+    if others:
+        console.print(f"the save is of setting {', '.join(others)} too, which does not go on here")
+    loop.start(rows, position)
+    return list(dict.fromkeys([*record.get("commits", []), commit()]))
+
+
+def _run(loop, cells, commits, report, stop):
     """Trains to the last epoch, or until `stop`; one process saves."""
     folder, record = cells[0].folder / folders.RESUME, {"seeds": list(loop.config.seeds), "settings": loop.settings}
+    record["commits"] = commits
     record["config"] = configs.of_save([cell.config for cell in cells], [cell.data_digest for cell in cells])
     record["basis"] = basis_record(abstract_model(loop.network))
     saver = Checkpoints(folder) if processes.is_first() else None
@@ -200,7 +214,7 @@ def _run(loop, cells, report, stop):
 
 
 def _restored(loop, folder):
-    """States and position of a save that may have been made for more settings than this training's."""
+    """States, position and record of a save that may have been made for more settings than this training's."""
     own = [str(setting) for setting in loop.settings]
     saved = [str(setting) for setting in restore_record(folder).get("settings", own)]
     if not set(own) <= set(saved):
@@ -216,10 +230,10 @@ def _restored(loop, folder):
     if position.epoch > loop.config.epochs:
         raise CheckpointError(f"{folder}: saved after epoch {position.epoch} of a longer training; use --overwrite")
     position.validation_correct = {name: position.validation_correct.get(name, []) for name in own}
-    return states, position
+    return states, position, record
 
 
-def _finish(loop, cells, command, draw):
+def _finish(loop, cells, command, commits, draw):
     """Tests the best epochs once and writes all results; returns (cell, results.json) of each.
 
     The folder with the save that a resume needs is finished last.
@@ -227,7 +241,7 @@ def _finish(loop, cells, command, draw):
     results = []
     for cell in reversed(cells):
         best, confusion = loop.best(cell.config.setting, cell.splits["test"])
-        results.append((cell, _summary(loop, cell, best["epoch"], confusion, command)))
+        results.append((cell, _summary(loop, cell, best["epoch"], confusion, command, commits)))
         if processes.is_first():
             arrays = {"params": best["params"], "stats": best["stats"]}
             epochs = np.asarray(best["epoch"]).tolist()
@@ -239,7 +253,7 @@ def _finish(loop, cells, command, draw):
     return results[::-1]
 
 
-def _summary(loop, cell, best_epoch, confusion, command):
+def _summary(loop, cell, best_epoch, confusion, command, commits):
     position = loop.position
     return summarize(
         cell.config,
@@ -253,4 +267,5 @@ def _summary(loop, cell, best_epoch, confusion, command):
         wall_seconds=position.wall_seconds,
         command=command,
         device=device_name(),
+        commit=", ".join(filter(None, commits)),
     )

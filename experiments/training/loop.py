@@ -55,6 +55,7 @@ class Loop:
         """Makes the states of the first step, or takes those of a save: rows of the real seeds, and the position."""
         self.states = self.programs.init() if rows is None else self.programs.pad(rows)
         self.position, self.saved_at, self.save_seconds = position or Position(), time.monotonic(), 0.0
+        self.saved = None if rows is None else self._number()
         jax.block_until_ready(self.states)
 
     def estimate_seconds(self) -> float:
@@ -87,6 +88,10 @@ class Loop:
                 self._save(save)
             if stopped:
                 return False
+        # The test comes next, and may be interrupted or fail; seconds of work need no save.
+        is_due = self.saved != self._number() and time.monotonic() - self.saved_at > SHORTEST_SECONDS
+        if processes.agreed(processes.is_first() and is_due):
+            self._save(save)
         return True
 
     def best(self, setting: int, split: Split) -> tuple[dict, np.ndarray]:
@@ -148,11 +153,15 @@ class Loop:
         pause = max(SHORTEST_SECONDS, self.save_seconds / SAVING_SHARE)
         return time.monotonic() - self.saved_at > times * pause
 
+    def _number(self):
+        """A save's number, which only grows, with room for a stop in the middle of an epoch."""
+        return self.position.epoch * (self.num_steps + 1) + self.position.step
+
     def _save(self, save):
         started, position = time.monotonic(), self.position
         position.wall_seconds = started - self._began
-        # A step number that only grows, with room for a stop in the middle of an epoch.
-        save(position.epoch * (self.num_steps + 1) + position.step, self.programs.unpad(self.states), position)
+        self.saved = self._number()
+        save(self.saved, self.programs.unpad(self.states), position)
         self.saved_at = time.monotonic()
         self.save_seconds = self.saved_at - started
 

@@ -15,7 +15,7 @@ QUICK = "--setting 1 --model lenet --dataset mnist_5k --seeds 0,3 --epochs 2 --b
 QUICK = QUICK.split()
 """Options of a run that takes seconds."""
 
-MEASURED = ("train_images_per_second", "compile_seconds", "wall_seconds", "command")
+MEASURED = ("train_images_per_second", "compile_seconds", "wall_seconds", "command", "commit")
 """Fields of results.json that differ between two equal runs."""
 
 

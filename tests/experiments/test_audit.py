@@ -1,9 +1,11 @@
 import json
 import shutil
+from argparse import Namespace
 
 import pytest
 
 from experiments import audit, data
+from experiments.reporting import evaluation
 from tests.experiments import helpers, small_digits
 
 pytestmark = pytest.mark.unoptimized  # what breaks does so by far; the time goes into compiling
@@ -36,6 +38,12 @@ def test_a_finished_run(digits, finished, tmp_path, capfd):
     assert "breaks quarter turns" in capfd.readouterr().out
     assert (finished_run / "audit.json").exists()
     assert helpers.call(audit.main, finished_run, "--output", finished_run / "config.json" / "below") == 2
+
+
+def test_every_network_that_can_be_named_can_be_audited():
+    title, model, _ = evaluation._model(Namespace(model="stack_c4", init=None))
+    assert title == "stack_c4, initial weights (report)"
+    assert model.conv1.group.num_rotations == 4
 
 
 @pytest.mark.parametrize(

@@ -63,11 +63,22 @@ def test_a_converted_network_was_trained_elsewhere(checkpoint, tmp_path, monkeyp
     assert convert.main([str(checkpoint), "--model", "lenet_fconv", "--output", str(output)]) == 0
     assert json.loads((output / "config.json").read_text()) == {"model": "lenet_fconv", "trained": "elsewhere"}
     assert helpers.call(evaluate.main, output, "--dataset", "mnist_5k", "--angles") == 0
-    assert json.loads((output / "evaluation.json").read_text())["trained_on"] == "elsewhere"
+    plain = json.loads((output / "evaluation.json").read_text())
+    assert plain["trained_on"] == "elsewhere"
+    assert helpers.call(evaluate.main, output, "--dataset", "mnist_5k", "--setting", 3) == 0  # not the first test
+    assert json.loads((output / "evaluation.json").read_text()) == plain
+    assert json.loads((output / "evaluation_mnist_5k_setting3.json").read_text())["setting"] == 3
     assert helpers.call(audit.main, output) == 0
     assert json.loads((output / "audit.json").read_text())["title"] == titles[1]
     assert titles == ["lenet_fconv, trained elsewhere; tested on mnist_5k", "lenet_fconv, trained elsewhere, seed 0"]
     assert "auto" not in capsys.readouterr().out
+
+
+def test_there_is_no_training_to_resume(checkpoint, tmp_path, capfd):
+    output = tmp_path / "run"
+    assert convert.main([str(checkpoint), "--model", "lenet_fconv", "--output", str(output)]) == 0
+    words = (*helpers.QUICK, "--output", output, "--resume")
+    helpers.assert_refused(capfd, tmp_path, helpers.run, *words, says="holds a network that was trained elsewhere")
 
 
 @pytest.mark.parametrize("case", ["missing", "text", "other model", "not empty", "nan"])

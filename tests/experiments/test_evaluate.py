@@ -9,6 +9,7 @@ import pytest
 
 from experiments.data import Split
 from experiments.data.rotation import rotate_each, uniform_angles
+from experiments.reporting import evaluation
 from experiments.rules import InputError
 from experiments.runs.best import Evaluator
 from experiments.runs.reading import read_uniform
@@ -84,6 +85,51 @@ def test_each_image_rotated_by_its_own_angle(synthetic, own, tmp_path, capsys):
         read_uniform(tmp_path, {"seeds": evaluated["seeds"], "dataset": "mnist_5k", "best_digest": "0" * 64})
     with pytest.raises(InputError, match="every seed"):
         read_uniform(tmp_path, {"seeds": [0], "dataset": "mnist_5k", **whose})
+
+
+def test_a_second_evaluation_keeps_what_the_first_measured(synthetic, own):
+    assert helpers.evaluate(own, "--angles", "--angle-step", 90) == 0
+    first = json.loads((own / "evaluation.json").read_text())
+    assert helpers.evaluate(own, "--uniform") == 0
+    both = json.loads((own / "evaluation.json").read_text())
+    assert both["angles"] == first["angles"]
+    assert "uniform" in both
+    (own / "evaluation.json").write_text(json.dumps(first | {"best_digest": "0" * 64}))  # another network's
+    assert helpers.evaluate(own) == 0
+    assert "angles" not in json.loads((own / "evaluation.json").read_text())
+
+
+def test_images_that_are_rotated_already(synthetic, own, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(evaluation, "resolve", lambda *_: "mnist_rot_like")
+    arguments = (own, "--dataset", "mnist_rot_like", "--output", tmp_path / "out")
+    for option in ("--angles", "--uniform"):
+        says = f"{option[:2]}angles and --uniform need a data set of upright ones"
+        helpers.assert_refused(capfd, tmp_path, helpers.evaluate, *arguments, option, says=says)
+    assert helpers.evaluate(*arguments) == 0
+    assert "are among those of mnist_5k that trained the network" in capfd.readouterr().out
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["overlaps_training"] is True
+    monkeypatch.setattr(evaluation, "resolve", lambda *_: "mnist_5k")
+    assert helpers.evaluate(own) == 0
+    assert json.loads((own / "evaluation.json").read_text())["overlaps_training"] is False
+
+
+@pytest.mark.parametrize(
+    ("trained", "tested", "expected"),
+    [
+        ("mnist", "mnist", False), ("mnist", "mnist_5k", True), ("mnist_5k", "mnist", False),
+        ("mnist_rot_like", "mnist", True), ("mnist_5k", "mnist_rot", True), ("mnist", "fashion_mnist", False),
+    ],
+)  # fmt: skip
+def test_which_digits_train_a_network_and_test_another(trained, tested, expected):
+    assert evaluation.overlap(trained, tested) == expected
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(own, tmp_path, monkeypatch, capfd):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(evaluation.data, "load", lambda *args, **more: pytest.fail("data were loaded"))
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        arguments = (own, "--angles", "--output", output)
+        helpers.assert_refused(capfd, tmp_path, helpers.evaluate, *arguments, says="cannot be written")
 
 
 def test_a_step_that_does_not_divide_half_a_turn_is_refused(own, tmp_path, capfd):

@@ -12,6 +12,7 @@ import pytest
 import fconv_jax
 from experiments import export
 from experiments.reporting import exporting
+from experiments.rules import InputError
 from experiments.runs.best import Evaluator
 from experiments.settings import DATASETS, EXPORT_FORMATS, PREPROCESSING
 from tests.experiments import helpers
@@ -79,6 +80,29 @@ def test_a_network_that_ships_is_exported(tmp_path, capfd):
     helpers.assert_refused(capfd, tmp_path, helpers.call, *words, says="cannot be written")
     words = (export.main, name, "--format", "safetensors", "--output", tmp_path / "y")
     helpers.assert_refused(capfd, tmp_path, helpers.call, *words, says="copy it")
+
+
+def test_a_folder_with_the_name_of_a_network_that_ships(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(finished, tmp_path / "setting1_lenet_mnist_5k") == 0
+    for word, own in (("setting1_lenet_mnist_5k", False), ("./setting1_lenet_mnist_5k", True)):
+        file = tmp_path / f"{own}.onnx"
+        assert helpers.call(export.main, word, "--format", "onnx", "--output", file) == 0
+        told = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+        assert (json.loads(told["source"])["seeds"] == [0, 3]) == own
+
+
+def test_a_network_of_the_programs_alone(tmp_path):
+    with pytest.raises(InputError, match=r"is no network of fconv_jax\.models: --format onnx or"):
+        exporting._safetensors(None, tmp_path / "out", {"model": "experiments.training.stacks:stack"}, "card")
+
+
+def test_rotated_images_are_called_so_whatever_the_setting():
+    source = {"dataset": "mnist_rot_like", "setting": 1, "precision": "float32", "seed": 0, "seeds": [0], "run": "r"}
+    source |= {"chosen": "c", "best_epoch": 1, "test_accuracy": 0.9, "validation_accuracy": 0.9, "best_digest": "d"}
+    config = {"model": "lenet", "preprocessing": {"text": "t"}, "source": source | {"trained": "c"}}
+    card = exporting._card(config, {"mean": 0.9, "std": None})
+    assert "trained on rotated images, validated and tested on rotated ones" in card
 
 
 @pytest.mark.parametrize(

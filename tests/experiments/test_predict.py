@@ -74,6 +74,14 @@ def test_lines(sevens, tmp_path, capfd):
     assert lines[3:] == [f"{blank}: no digit", "    probably no digit: nothing stands out from the background"]
 
 
+def test_an_image_that_is_named_twice_is_answered_twice(sevens, tmp_path, capfd):
+    missing = tmp_path / "missing.png"
+    assert call(sevens[0], missing, sevens[0], missing) == 2
+    written = capfd.readouterr()
+    assert len(written.out.splitlines()) == 2
+    assert len(written.err.splitlines()) == 2
+
+
 def test_json(sevens, capfd):
     assert call("--json", "--show", *sevens) == 0
     found = json.loads(capfd.readouterr().out)

@@ -111,6 +111,14 @@ def test_all_that_a_run_can_write_is_drawn(tmp_path):
     assert report.main([*again, "--output", str(tmp_path / "out")]) == 0
 
 
+def test_files_beside_the_runs_are_passed_over(tmp_path):
+    named = [save(tmp_path / "run", helpers.cell("lenet")), str(tmp_path / "README.md")]
+    (tmp_path / "README.md").write_text("# Runs")
+    assert report.main([*named, "--output", str(tmp_path / "out")]) == 0
+    with pytest.raises(SystemExit):
+        report.main([named[1], "--output", str(tmp_path / "out")])
+
+
 def test_two_runs_of_one_cell_are_refused(tmp_path, capsys):
     named = [save(tmp_path / f"run{number}", helpers.cell("lenet")) for number in range(2)]
     with pytest.raises(SystemExit) as stop:

@@ -180,6 +180,36 @@ def test_a_long_epoch_is_saved_in_its_middle(synthetic, finished, tmp_path, monk
     assert results["wall_seconds"] >= json.loads(kept.read_text())["position"]["wall_seconds"] > 0
 
 
+def test_a_run_that_is_stopped_in_its_final_test_has_trained(synthetic, finished, tmp_path, monkeypatch, capsys):
+    def stop(loop, setting, split):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "SHORTEST_SECONDS", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "best", stop)
+        assert helpers.run(*helpers.QUICK, "--output", tmp_path / "run") == 130
+    assert helpers.run(*helpers.QUICK, "--output", tmp_path / "run", "--resume", "--data-dir", tmp_path / "d") == 0
+    said = capsys.readouterr().out
+    assert "resumed after epoch 2, step 0" in said
+    assert f"experiments.evaluate {tmp_path / 'run'} --data-dir {tmp_path / 'd'} repeats the test" in " ".join(
+        said.split()
+    )
+    assert helpers.numbers(tmp_path / "run") == helpers.numbers(finished)
+
+
+def test_other_options_are_refused_before_data_are_prepared(finished, monkeypatch, capsys):
+    monkeypatch.setattr(data, "load", lambda *args, **more: pytest.fail("data were prepared"))
+    assert helpers.run(*helpers.QUICK, "--data-seed", 7, "--output", finished, "--resume") == 2
+    assert "started with data_seed 0, now it is 7" in capsys.readouterr().err
+
+
+def test_a_finished_run_may_hold_what_was_made_of_it(synthetic, finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "net.onnx").write_text("exported")
+    assert helpers.run(*helpers.QUICK, "--output", tmp_path / "run", "--resume") == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("lost", [["results.json"], ["results.json", "curves.csv", "curves.png"]], ids=len)
 def test_a_run_killed_while_it_writes_its_results_is_finished_by_resume(synthetic, finished, tmp_path, lost):
     folder = tmp_path / "run"
@@ -222,23 +252,31 @@ def test_overwrite_keeps_its_hands_off_foreign_files(synthetic, finished, tmp_pa
     shutil.copytree(finished, folder)
     (folder / "thesis.tex").write_text("years of work")
     before = helpers.tree(folder)
-    for way in ("--resume", "--overwrite"):
-        assert helpers.run(*helpers.QUICK, "--output", folder, way) == 2
-        assert "'thesis.tex', which no run wrote" in capsys.readouterr().err
+    assert helpers.run(*helpers.QUICK, "--output", folder, "--overwrite") == 2
+    assert "'thesis.tex', which no run wrote" in capsys.readouterr().err
     assert helpers.tree(folder) == before
 
 
 def test_a_seed_whose_loss_is_not_a_number(synthetic, tmp_path, monkeypatch, finished, capsys):
     """Seed 3's parameters are poisoned: it is reported, seed 0 is as in the run without."""
 
-    def poisoned(loop, *save, start=Loop.start):
-        start(loop, *save)
+    def poisoned(loop, rows=None, position=None, start=Loop.start):
+        start(loop, rows, position)
         params = jax.tree.map(lambda x: x * np.float32([1, np.nan]).reshape(2, *[1] * (x.ndim - 1)),
                               loop.states["params"])  # fmt: skip
-        loop.states = {**loop.states, "params": jax.device_put(params, loop.programs.sharding)}
+        if rows is None:
+            loop.states = {**loop.states, "params": jax.device_put(params, loop.programs.sharding)}
+
+    def stop(bar, position, num_steps, report=Bar.report):
+        if (position.epoch, position.step) == (1, 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+        report(bar, position, num_steps)
 
     monkeypatch.setattr(Loop, "start", poisoned)
-    assert helpers.run(*helpers.QUICK, "--output", tmp_path / "run") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Bar, "report", stop)
+        assert helpers.run(*helpers.QUICK, "--output", tmp_path / "run") == 130
+    assert helpers.run(*helpers.QUICK, "--output", tmp_path / "run", "--resume") == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text(), parse_constant=refuse_constant)
     whole = helpers.numbers(finished)
     assert results["failed_seeds"] == [3]

@@ -204,3 +204,9 @@ def test_a_large_image_is_averaged_down(tmp_path):
         assert_alike(read(tmp_path, ImageOps.mirror(image)), expected, within=0.12, aside=(-1, 0, 1))
     image.save(tmp_path / "image.jpg")
     assert max(digits.read(tmp_path / "image.jpg").shape) <= 800
+
+
+def test_a_dark_edge_does_not_hide_a_pale_digit():
+    sheet = drawing(ink=155, paper=245, size=(300, 300), width=12)
+    ImageDraw.Draw(sheet).rectangle([0, 0, 5, 300], 40)
+    assert_alike(digits.prepare(levels(sheet)), digits.prepare(levels(drawing(size=(300, 300)))), 0.1, (-1, 0, 1))

@@ -95,6 +95,15 @@ def test_transposed_images_are_found_and_put_right(folder, rotated, upright):
     np.testing.assert_array_equal(found["train"][0], rotated["train"][0])
 
 
+def test_one_transposed_split_is_put_right_alone(folder, rotated, upright):
+    images, labels = rotated["test"]
+    place(folder, "x and y", {**rotated, "test": (images.swapaxes(1, 2), labels)})
+    found, said = read(folder, upright)
+    assert ["transposed (test)" in line for line in said] == [True]
+    for split in SPLITS:
+        np.testing.assert_array_equal(found[split][0], rotated[split][0])
+
+
 def test_few_digits_of_any_draw_say_which_way_they_are(upright):
     images, labels = upright["train"]
     for seed in range(20):
@@ -119,6 +128,8 @@ def test_few_digits_of_any_draw_say_which_way_they_are(upright):
         (lambda folder: np.savez(folder / "train.npz", data=[[0.5] * 784], labels=[1.5]), "not whole numbers"),
         (lambda folder: np.savez(folder / "train.npz", data=[[0.5] * 783], labels=[1]), "783 pixels for 1 labels"),
         (lambda folder: np.savez(folder / "train.npz", data=[{}], labels=[1]), "does not hold 'data'"),
+        (lambda folder: np.savez(folder / "train.npz", data=np.zeros((784, 2)), labels=[1, 2]), "of shape 784x2"),
+        (lambda folder: np.savez(folder / "train.npz", data=[[0.5] * 784], labels=[256]), "not whole numbers from 0"),
     ],
 )
 def test_wrong_files_are_named(folder, upright, break_it, says):
@@ -139,9 +150,11 @@ def test_what_is_made_like_it_is_digits_of_mnist_each_once(upright):
     found = mnist_rot.make_like(dataset, mnist, 7)
     assert [len(found[split][0]) for split in SPLITS] == [20, 5, 30]
     images, labels = (np.concatenate([mnist[s][part] for s in ("validation", "train", "test")]) for part in (0, 1))
-    chosen = np.random.default_rng(7).permutation(120)[:55]
+    chosen = np.random.default_rng(0).permutation(120)[:55]
     np.testing.assert_array_equal(np.concatenate([found[split][1] for split in SPLITS]), labels[chosen])
     expected = rotate_each(images[chosen[20:25]], uniform_angles(7, 55)[20:25], 1)
     np.testing.assert_array_equal(found["validation"][0], expected)
     other = mnist_rot.make_like(dataset, mnist, 8)
+    for split in SPLITS:  # other angles, but no digit changes its split
+        np.testing.assert_array_equal(other[split][1], found[split][1])
     assert (other["train"][0] != found["train"][0]).any()

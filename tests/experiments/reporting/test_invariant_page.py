@@ -17,9 +17,13 @@ def cells(tmp_path, model="lenet_fconv_invariant"):
         folder = tmp_path / f"setting{setting}"
         folder.mkdir()
         kept[folder] = helpers.cell(model, setting, accuracy=accuracy, failed=(), seeds=(0, 1), **more)
-    rows = ["seed,angle,accuracy", "0,0,0.97", "0,45,0.89", "1,0,0.95", "1,45,0.92"]
-    (tmp_path / "setting3" / "angles.csv").write_text("\n".join(rows) + "\n")
+    write_angles(tmp_path, range(-180, 181, 15))
     return kept
+
+
+def write_angles(tmp_path, angles, at_45=("0.89", "0.92")):
+    rows = [f"{seed},{n},{at_45[seed] if n == 45 else ('0.97', '0.95')[seed]}" for seed in (0, 1) for n in angles]
+    (tmp_path / "setting3" / "angles.csv").write_text("\n".join(["seed,angle,accuracy", *rows]) + "\n")
 
 
 def table(text):
@@ -57,6 +61,25 @@ def test_goals_are_compared_with_what_was_measured(tmp_path):
     assert reached["the worst angle"] == "**no**"
     assert reached["setting 2"] == "not run here"
     assert reached["setting 1"] == "-"  # there is no plain network to compare with
+
+
+def test_the_worst_angle_is_of_all_angles_that_the_goal_names_and_of_no_others(tmp_path):
+    kept = cells(tmp_path)
+    for angles, found in ((range(-180, 181, 90), "not run here"), (range(-180, 181, 5), "**no**")):
+        write_angles(tmp_path, angles)
+        assert levels(tmp_path, kept)["the worst angle"] == found
+    write_angles(tmp_path, [*range(-180, 181, 15), 50], at_45=("0.96", "0.96"))
+    assert levels(tmp_path, kept)["the worst angle"] == "the aim"
+
+
+def test_a_seed_that_failed_is_left_out_everywhere(tmp_path):
+    kept = cells(tmp_path)
+    kept[tmp_path / "setting3"] |= {"failed_seeds": [1]}
+    invariant_page.write(tmp_path, kept)
+    ours = {row[0].split(",")[0]: row[3] for row in table((tmp_path / "invariant.md").read_text())[2:]}
+    assert (ours["the worst angle"], ours["upright minus rotated accuracy"]) == ("0.8900", "0.0250")
+    kept[tmp_path / "setting3"] |= {"failed_seeds": [0, 1], "mean": None}
+    assert levels(tmp_path, kept)["the worst angle"] == "not run here"
 
 
 def test_points_above_the_plain_network(tmp_path):

@@ -1,5 +1,7 @@
 """The page of tests at uniform angles."""
 
+import pytest
+
 from experiments.reporting import uniform_page
 from experiments.runs.results import write_uniform
 from tests.experiments import helpers
@@ -29,6 +31,18 @@ def test_upright_runs_are_listed_with_means_over_sets_of_angles(tmp_path):
     assert line.endswith("| 0.9600 ± 0.0141 | 0.6500 ± 0.1414 | 0.9000 ± 0.0000 |")
 
 
-def test_no_run_no_page(tmp_path):
-    assert uniform_page.write(tmp_path, cells(tmp_path, 3)) == []
+def test_a_seed_that_failed_is_left_out(tmp_path):
+    kept = cells(tmp_path, 1)
+    kept[tmp_path / "setting1"] |= {"failed_seeds": [4]}
+    uniform_page.write(tmp_path, kept)
+    (line,) = [line for line in (tmp_path / "uniform.md").read_text().splitlines() if line.startswith("| mnist_5k")]
+    assert line.endswith("| 1 | 0.9700 | 0.5500 | 0.9000 |")
+
+
+@pytest.mark.parametrize(("setting", "dataset"), [(3, "mnist"), (1, "mnist_rot_like")])
+def test_without_a_run_of_upright_digits_there_is_no_page(tmp_path, setting, dataset):
+    kept = cells(tmp_path, setting)
+    for cell in kept.values():
+        cell["dataset"] = dataset
+    assert uniform_page.write(tmp_path, kept) == []
     assert not (tmp_path / "uniform.md").exists()

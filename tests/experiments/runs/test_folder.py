@@ -117,8 +117,10 @@ def test_a_folder_is_refused_for_what_is_in_it(tmp_path):
     folders.check(tmp_path, resume=True, overwrite=False)
     (tmp_path / "b.txt").touch()
     (tmp_path / "a.txt").touch()
-    for how in ({"resume": True}, {"overwrite": True}):
-        assert "holds 'a.txt', which no run wrote" in refusal(tmp_path, **how)
+    assert "holds 'a.txt', which no run wrote" in refusal(tmp_path, overwrite=True)
+    folders.check(tmp_path, resume=True, overwrite=False)  # a finished run is left as it is
+    (tmp_path / "results.json").unlink()
+    assert "holds 'a.txt', which no run wrote" in refusal(tmp_path, resume=True)
     assert "is a file, or is below one" in refusal(tmp_path / "a.txt")
     assert "is a file, or is below one" in refusal(tmp_path / "a.txt" / "below")
     assert "cannot be read" in refusal(tmp_path / ("x" * 300))
