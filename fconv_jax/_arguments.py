@@ -89,7 +89,7 @@ def parameter(name, function, key, shape, dtype, facts):
     return parameter
 
 
-def checked_dtype(dtype):
+def checked_dtype(dtype, name="dtype"):
     """A floating-point type, or `None`."""
     if dtype is None:
         return None
@@ -98,5 +98,5 @@ def checked_dtype(dtype):
     except TypeError:
         floating = False
     if not floating:
-        raise ValueError(f"dtype (={dtype!r}) must be a floating-point type such as jnp.float32 or jnp.bfloat16")
+        raise ValueError(f"{name} (={dtype!r}) must be a floating-point type such as jnp.float32 or jnp.bfloat16")
     return dtype

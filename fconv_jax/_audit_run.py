@@ -68,7 +68,8 @@ class Run(Walk):
         before = self.before
         for i, (out, each_kind) in enumerate(zip(outs, kinds_of(self.net.output, kind), strict=True)):
             self.before, own = before, math.nan if _is_oblong(out) else 0.0
-            self.report("output" if len(outs) == 1 else f"output {i}", out, [out], own, "", each_kind)
+            name = "output" if len(outs) == 1 else f"output {i}"
+            self.report(name, out, [out], own, "", each_kind, needs_square=True)
         return self.reports
 
     def lost(self, value):
@@ -84,7 +85,8 @@ class Run(Walk):
         # NaN where an image becomes a field without this rotation, or a map one that is not square.
         no_map = math.isnan(own) and not _is_oblong(x) and (len(x.shape) == 4 or any(map(_is_oblong, outs)))
         lost = own > _rounding(x, *outs) or no_map
-        self.report(stage.name + self.suffix, x, outs, own, self.why(stage, ins, x, outs, inner) if lost else "")
+        why = self.why(stage, ins, x, outs, inner) if lost else ""
+        self.report(stage.name + self.suffix, x, outs, own, why, needs_square=group_of(stage.stage) is not None)
         return outs
 
     def fitting(self, stage):
@@ -127,12 +129,15 @@ class Run(Walk):
         outs = run.program(inner, on_noise)
         return next((report.reason for report in run.reports if report.reason), of_cause(outs[0].cause, outs[0].shape))
 
-    def report(self, name, x, outs, own, reason, kind=None):
-        """Adds a stage's report, and before it one for the code in between if quarter turns break there."""
+    def report(self, name, x, outs, own, reason, kind=None, *, needs_square=False):
+        """Adds a stage's report, and before it one for the code in between if quarter turns break there.
+
+        `needs_square`: whether x is a map, which an oblong one cannot be after a quarter turn.
+        """
         intact = not any(report.error > report.tolerance or report.reason for report in self.reports)
         error = self.error(x, 1, kind=kind)
         self.rounding = max(self.rounding, _rounding(x))
-        if intact and error > self.rounding:
+        if intact and (error > self.rounding or (needs_square and _is_oblong(x))):
             before = f"between {self.before} and {name}"
             self.add(before, [x], error, of_cause(x.cause, x.shape), kind)
         self.rounding = max(self.rounding, _rounding(x, *outs))

@@ -28,7 +28,7 @@ def choose(algorithm: str, x, kernel, strides: int):
       program's outermost level only: in a loop, or in a choice between backends, they run 10 to 60 times slower.
     - Below the kernel's size, and for few channels in loops and under vmap, matrix products are many times faster.
     """
-    if algorithm == "direct" or _is_sharded(x):
+    if algorithm == "direct" or _is_sharded(x) or _is_sharded(kernel):
         return None
     way = _in_loops(x, kernel, strides) if algorithm == "loops" else None
     if way is None and any(below(size, kernel.shape[0]) for size in x.shape[1:3]):
@@ -47,9 +47,10 @@ def _in_loops(x, kernel, strides):
 
 
 def _is_sharded(x):
-    """Whether an axis is spread over a mesh with explicit axes: there XLA's convolution knows what to do."""
-    spec = getattr(getattr(jax.typeof(x), "sharding", None), "spec", ())
-    return any(axis is not None for axis in spec)
+    """Whether it is spread over a mesh, by explicit axes or in `shard_map`: there jax's own gradients know its type."""
+    kind = jax.typeof(x)
+    spec, manual = getattr(getattr(kind, "sharding", None), "spec", ()), getattr(kind, "manual_axis_type", None)
+    return any(axis is not None for axis in spec) or bool(getattr(manual, "varying", ()))
 
 
 def _on_cpu(way, x, kernel, *, strides, width):

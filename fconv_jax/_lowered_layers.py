@@ -134,15 +134,24 @@ def is_a(module: nnx.Module, kind: type) -> bool:
     return all(getattr(type(module), name, getattr(module, name, known[0])) in known for name, known in work.items())
 
 
-def _vectors(weights):
-    """`[before, after]` over the group axis as a dense layer at each pixel."""
+def _over_elements(name, weights):
+    """`[before, after]` over the group axis, of the function's options, as a dense layer at each pixel."""
 
     def lower(lowering, options, x, out):
-        matrix = np.kron(weights(options["group"]), np.eye(x.shape[-1])).astype(np.float32)
+        matrix = np.kron(weights(options), np.eye(x.shape[-1])).astype(np.float32)
         sizes = {"in_features": matrix.shape[0], "out_features": matrix.shape[1], "use_bias": False}
-        return lowering.layer("vectors", ["Linear", sizes], {"kernel": matrix}, x, out)
+        return lowering.layer(name, ["Linear", sizes], {"kernel": matrix}, x, out)
 
     return lower
+
+
+def _directions(options):
+    return directions(as_group(options["group"]))
+
+
+def _in_cosets(group, subgroup):
+    """The permutation of a group's elements that lays them out by cosets: `restrict` as `[before, after]`."""
+    return np.eye(group.order)[:, group.cosets(subgroup).ravel()]
 
 
 def _over_group(kind):
@@ -164,7 +173,8 @@ FUNCTIONS = {
     "max_over_group": _over_group("max"),
     "mean_over_group": _over_group("mean"),
     "upsample": lambda lowering, options, x, out: lowering.step("upsample", [x], out, factor=int(options["factor"])),
-    "to_vectors": _vectors(lambda group: 2.0 / as_group(group).order * directions(as_group(group)).T),
-    "from_vectors": _vectors(lambda group: directions(as_group(group))),
+    "to_vectors": _over_elements("vectors", lambda of: 2.0 / as_group(of["group"]).order * _directions(of).T),
+    "from_vectors": _over_elements("vectors", _directions),
+    "restrict": _over_elements("restrict", lambda of: _in_cosets(as_group(of["group"]), of["subgroup"])),
 }
 """Functions of this library that are one step."""

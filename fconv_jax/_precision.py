@@ -54,7 +54,7 @@ def relative_error(actual: jax.Array, expected: jax.Array) -> jax.Array:
     _, exponent = jnp.frexp(jnp.where(jnp.isfinite(peak) & (peak > 0), peak, 1.0))
     scale = jnp.ldexp(jnp.ones((), peak.dtype), exponent - 1)  # a power of two: it rounds nothing
     difference, norm = _norm(actual / scale - expected / scale), _norm(expected / scale)
-    return jnp.where(difference == 0.0, jnp.zeros_like(norm), difference / norm)
+    return jnp.where(difference == 0.0, jnp.zeros_like(norm), difference / jnp.where(difference == 0.0, 1.0, norm))
 
 
 def norm(x: jax.Array) -> jax.Array:
@@ -63,7 +63,9 @@ def norm(x: jax.Array) -> jax.Array:
 
 
 def _norm(x):
-    return jnp.linalg.norm(jnp.ravel(x))
+    # At 0 the root has no derivative: 0 is taken.
+    is_zero = jnp.all(x == 0.0)
+    return jnp.where(is_zero, 0.0, jnp.linalg.norm(jnp.where(is_zero, 1.0, jnp.ravel(x))))
 
 
 def _peak(x):

@@ -3,7 +3,6 @@
 The program works on images and on changed copies of them side by side, its lanes.
 """
 
-import contextvars
 import copy
 import dataclasses
 import functools
@@ -18,29 +17,13 @@ import numpy as np
 from flax import nnx
 from jax.extend.core import ClosedJaxpr, Literal
 
+from fconv_jax._observed import listener
 from fconv_jax.group import groups_in
 
-_listener: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("listener", default=None)
 _serial = itertools.count()
 CALLS = ["jit", "pjit", "closed_call", "remat", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call", "scan"]
 POOLS = {"reduce_window_sum": "avg_pool", "reduce_window_max": "max_pool", "reduce_window_min": "min_pool"}
 """Equations that are stages: flax's pools."""
-
-
-def observed(function: Callable, always: bool = True) -> Callable:
-    """The function itself, a pool, which becomes one equation where a network is traced by `Program`.
-
-    Without `always`: only where it is traced with `every`.
-    """
-
-    @functools.wraps(function)
-    def called(*args, **options):
-        hears = _listener.get()
-        if hears is None or not (always or hears.__self__.every):
-            return function(*args, **options)
-        return hears(function.__name__, function, function, args, options)
-
-    return called
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,11 +190,11 @@ class Program:
                 images = self._stage(name, stage, *_caller(stage, images), {})
             return images
 
-        token = _listener.set(self._stage)
+        token = listener.set(self._stage)
         try:
             self.jaxpr, self.output = jax.make_jaxpr(run, return_shape=True)(images)
         finally:
-            _listener.reset(token)
+            listener.reset(token)
 
     def updated(self, change: Callable) -> "Program":
         """The program of the model with `change(array)` for each array of its state: what is compiled stays so."""
@@ -290,7 +273,7 @@ def _heard(kind):
 
     @functools.wraps(plain)
     def call(self, *args, **options):
-        hears = _listener.get()
+        hears = listener.get()
         if hears is None:
             return plain(self, *args, **options)
         return hears(self._audited[0], self, plain, (self, *args), options)

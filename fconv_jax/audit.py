@@ -66,10 +66,13 @@ class Audit:
         last = self.stages[-1] if found else None
         if last and last.error <= last.tolerance < last.signal:  # dead features keep everything
             found.append("the output is exact nevertheless: the last stages do not depend on what is lost")
-        found = found or ["quarter turns are exact"]
+        last = self.stages[-1] if self.stages else None
+        unknown = "are not measured at the output, whose axes do not say how it rotates: give its kind="
+        found = found or [f"quarter turns {unknown if last and math.isnan(last.error) else 'are exact'}"]
         if mirrors:
             lost = next((stage.name for stage in self.stages if stage.breaks_mirrors), None)
-            found.append(f"mirror images are lost first at {lost}" if lost else "mirror images are exact")
+            exact = unknown if last and math.isnan(last.mirror_error) else "are exact"
+            found.append(f"mirror images are lost first at {lost}" if lost else f"mirror images {exact}")
         return "\n".join([*lines, f"({LEGEND})", *self.warnings, *found])
 
 

@@ -149,7 +149,8 @@ class Fourier:
     and "adaptive".  Kernels of 2 x 2 rotate by quarter turns only.
 
     Args:
-      num_frequencies: p along each axis: `"few"`, (k + 1) // 2 and at least 2; `"all"`, k; or a number, 2..k.
+      num_frequencies: p along each axis: `"few"`, (k + 1) // 2 and at least 2; `"all"`, k; or a number, 2..k (kernels
+        of 1 x 1 have one function, whatever it says).
       smooth, mask: as in `fourier_basis`.
 
     Raises:
@@ -172,7 +173,7 @@ class Fourier:
 
     def sampled(self, kernel_size: int, group: Group | int) -> FourierBasis:
         """Returns the functions for a kernel size and a group."""
-        p = None if isinstance(self.num_frequencies, str) else self.num_frequencies
+        p = None if isinstance(self.num_frequencies, str) or kernel_size == 1 else self.num_frequencies
         if self.num_frequencies == "few" and kernel_size > 1:
             p = max(2, (kernel_size + 1) // 2)
         return fourier_basis(kernel_size, _short(group), p, smooth=self.smooth, mask=self.mask)

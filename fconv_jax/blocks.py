@@ -106,7 +106,8 @@ class ResidualBlock(nnx.Module):
     Returns (call): `[batch, height, width, g, in]` -> `[batch, height // strides, width // strides, g, out]`.
 
     Raises:
-      ValueError: an even kernel size, with strides an input without a batch, or what `GroupFConv` refuses.
+      ValueError: an even kernel size, padding that changes the size, with strides an input without a batch, or what
+        `GroupFConv` refuses.
 
     >>> import jax, fconv_jax
     >>> from flax import nnx
@@ -128,6 +129,7 @@ class ResidualBlock(nnx.Module):
         final_relu: bool = True,
         **options,
     ):
+        _refuse_lift(options)
         sizes = whole("in_features", in_features), whole("out_features", out_features)
         self.strides = whole("strides", same("strides", strides))
 
@@ -139,6 +141,8 @@ class ResidualBlock(nnx.Module):
 
         self.conv1, self.norm1 = conv(sizes[0]), normed()
         self.conv2, self.norm2 = conv(sizes[1]), normed()
+        # The shortcut has the size of the branch: no border of its own.
+        options = {name: value for name, value in options.items() if name not in ("padding", "kernel_dilation")}
         self.shortcut = conv(sizes[0], 1) if sizes[0] != sizes[1] else None
         self.residual_scale, self.final_relu = residual_scale, final_relu
 
@@ -147,6 +151,11 @@ class ResidualBlock(nnx.Module):
         x = _pooled(x, self.strides, self.conv1)
         branch = nnx.relu(_apply(self.norm1, self.conv1(x)))
         branch = _apply(self.norm2, self.conv2(branch))
+        if branch.shape[:-1] != x.shape[:-1]:
+            raise ValueError(
+                f"padding (={self.conv1.padding!r}) must keep the size, or nothing stands beside the shortcut: "
+                f"{x.shape} became {branch.shape}"
+            )
         x = x if self.shortcut is None else self.shortcut(x)
         y = x.astype(branch.dtype) + jnp.asarray(self.residual_scale, branch.dtype) * branch
         return nnx.relu(y) if self.final_relu else y
@@ -157,12 +166,13 @@ class DownBlock(nnx.Module):
 
     Law: that of its layers; quarter turns and mirrors of the group are exact at every image size.
 
-    Args: as for `ConvBlock`, and `strides`, by how much the resolution falls.
+    Args: as for `ConvBlock` (but `lift`), and `strides`, by how much the resolution falls.
 
     Returns (call): `[batch, height, width, g, in]` -> `[batch, height // strides, width // strides, g, out]`.
     """
 
     def __init__(self, in_features, out_features, kernel_size=3, group: _Group = 8, *, strides=2, **options):
+        _refuse_lift(options)
         self.strides = whole("strides", same("strides", strides))
         self.block1 = ConvBlock(in_features, out_features, kernel_size, group, **options)
         self.block2 = ConvBlock(out_features, out_features, kernel_size, group, **options)
@@ -177,7 +187,8 @@ class UpBlock(nnx.Module):
 
     Law: that of its layers; quarter turns and mirrors of the group are exact.
 
-    Args: as for `ConvBlock`, `skip_features`, those of the shortcut, and `factor`, by how much the resolution rises.
+    Args: as for `ConvBlock` (but `lift`), `skip_features`, those of the shortcut, and `factor`, by how much the
+    resolution rises.
 
     Returns (call): fields `[batch, height, width, g, in]` and `[batch, factor height, factor width, g, skip]` ->
     `[batch, factor height, factor width, g, out]`.
@@ -197,6 +208,7 @@ class UpBlock(nnx.Module):
         factor=2,
         **options,
     ):
+        _refuse_lift(options)
         self.factor = whole("factor", factor)
         self.block1 = ConvBlock(in_features + skip_features, out_features, kernel_size, group, **options)
         self.block2 = ConvBlock(out_features, out_features, kernel_size, group, **options)
@@ -219,6 +231,11 @@ def _conv(in_features, out_features, kernel_size, group, *, lift=False, basis=No
     named |= {} if coefficient_init is None else {"coefficient_init": coefficient_init}
     kind = LiftingFConv if lift else GroupFConv
     return kind(in_features, out_features, kernel_size, group, **named, **options)
+
+
+def _refuse_lift(options):
+    if options.pop("lift", False):
+        raise ValueError("lift (=True): this block takes fields; put a ConvBlock with lift in front of it")
 
 
 def _pooled(x, strides, conv):

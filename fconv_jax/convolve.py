@@ -75,8 +75,10 @@ def convolve(
       `[batch, (height + 2 w - k') // s + 1, (width + 2 w - k') // s + 1, out]`, k' = d (k - 1) + 1.
 
     Raises:
-      ValueError: an image smaller than the kernel, or a stride below 1.
+      ValueError: a kernel that is not square, an image smaller than the kernel, or a stride below 1.
     """
+    if kernel.ndim != 4 or kernel.shape[0] != kernel.shape[1]:
+        raise ValueError(f"kernel of shape {kernel.shape} must be [k, k, in, out]: a kernel that rotates is square")
     d, strides = whole("kernel_dilation", kernel_dilation), whole("strides", strides)
     k = d * (kernel.shape[0] - 1) + 1
     width, parts = padding_width(padding, k), whole("feature_group_count", feature_group_count)

@@ -60,9 +60,23 @@ def expand_filters(model: nnx.Module) -> nnx.Module:
                     module[i] = expanded[id(child)]
             continue
         for name, child in list(vars(module).items()):
-            if id(child) in expanded:
-                setattr(module, name, expanded[id(child)])
+            other = _replaced(child, expanded)
+            if other is not child:
+                setattr(module, name, other if isinstance(other, nnx.Module) else nnx.data(other))
     return model
+
+
+def _replaced(value, expanded):
+    """An attribute, or a tuple, list or dict in one, with expanded layers; itself if it holds none."""
+    if id(value) in expanded:
+        return expanded[id(value)]
+    if type(value) not in (tuple, list, dict):
+        return value
+    entries = value if isinstance(value, dict) else dict(enumerate(value))
+    others = {key: _replaced(entry, expanded) for key, entry in entries.items()}
+    if all(others[key] is entry for key, entry in entries.items()):
+        return value
+    return others if isinstance(value, dict) else type(value)(others.values())
 
 
 def _to_expand(module) -> TypeGuard[_FConv]:

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from fconv_jax._checks import whole
+from fconv_jax._observed import observed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +104,7 @@ def groups_in(function: Any) -> dict[int, tuple[Group, ...]]:
     return {order: tuple(group for group in groups if group.order == order) for order in {g.order for g in groups}}
 
 
+@functools.partial(observed, always=False)
 def restrict(field: jax.Array, group: Group | int, subgroup: Group | int) -> jax.Array:
     """Reads a field of a group as one of a subgroup: out[..., h, i c + j] = f[..., h g_i, j].
 

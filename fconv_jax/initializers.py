@@ -135,14 +135,17 @@ def initialize(name: str, function: Initializer, key: jax.Array, shape, dtype, f
     """
     if not callable(function):
         raise ValueError(f"{name} (={function!r}) must be a function such as fconv_jax.initializers.he()")
-    if _asks_for_facts(function):
-        return function(key, shape, dtype, facts=facts)
-    return function(key, shape, dtype)
+    place = _place_of_facts(function)
+    if place == 3:  # by position, since wrappers such as `nnx.with_partitioning` pass on no names
+        return function(key, shape, dtype, facts)
+    return function(key, shape, dtype) if place is None else function(key, shape, dtype, facts=facts)
 
 
 @functools.lru_cache(maxsize=256)
-def _asks_for_facts(function):
+def _place_of_facts(function):
+    """The place of the parameter `facts`, from 0; `None` without one."""
     try:
-        return "facts" in inspect.signature(function).parameters
+        names = list(inspect.signature(function).parameters)
     except ValueError:
-        return False
+        return None
+    return names.index("facts") if "facts" in names else None

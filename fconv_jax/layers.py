@@ -75,7 +75,7 @@ class _FConv(nnx.Module):
         if not isinstance(basis, Fourier | Bicubic):
             raise ValueError(f"basis (={basis!r}) must be a fconv_jax.Fourier or fconv_jax.Bicubic")
         self.basis, self.use_bias, self.precision = basis, bool(use_bias), precision
-        self.dtype, param_dtype = checked_dtype(dtype), checked_dtype(param_dtype)
+        self.dtype, param_dtype = checked_dtype(dtype), checked_dtype(param_dtype, "param_dtype")
         in_features = self.in_features // self.feature_group_count
         facts = initializers.LayerFacts(in_features, self.group, self.sampled_basis, self._from_field, self._to_field)
         elements = (self.group.order,) if self._from_field and self._to_field else ()

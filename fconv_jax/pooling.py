@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fconv_jax._checks import below, finite, real_pixels, whole
+from fconv_jax._observed import observed
 from fconv_jax._precision import narrowed, widened
 from fconv_jax._tiles import tiled_maximum, tiles_maximum
-from fconv_jax._traced import observed
 from fconv_jax.convolve import flat_channels
 
 
@@ -221,6 +221,8 @@ def _pool(x, window, strides, padding, widen, combine):
 
 
 def _checked_window(x, window, padding, combine):
+    if x.ndim < 3:
+        raise ValueError(f"input of shape {x.shape} must be [batch, height, width, ...]")
     window, padding = whole("window", window), whole("padding", padding, least=0)
     if combine is _maximum and 2 * padding > window:
         raise ValueError(f"padding (={padding}) must be at most half the window (={window}): a window must see a pixel")

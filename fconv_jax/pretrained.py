@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from fconv_jax import models
+from fconv_jax._options import decoded, differing, plain
 
 FORMAT, FORMAT_VERSION = "fconv_jax", 1
 CONFIG, WEIGHTS, CARD, SUMS = "config.json", "model.safetensors", "README.md", "SHA256SUMS"
@@ -39,8 +40,9 @@ def save_pretrained(model: nnx.Module, folder: str | os.PathLike, *, config: Map
     Args:
       model: what `fconv_jax.models.create(config["model"], **config["options"], rngs=...)` makes, trained.
       folder: its path, where nothing is yet: a folder that exists is refused, never changed.
-      config: JSON.  `model`, a name of `fconv_jax.models.MODELS`, and `options`, the keyword arguments of
-        `create` (none by default); if known, `classes`, the names of the logits, `preprocessing` and `source`.
+      config: `model`, a name of `fconv_jax.models.MODELS`, and `options`, the keyword arguments of `create` (none by
+        default), JSON or a `Group`, `Fourier` or `Bicubic`, which the file has as {"Group": {...}}; if known,
+        `classes`, the names of the logits, `preprocessing` and `source`.
       card: Markdown for people: what the network is, its data, its figures, its limits.
 
     Raises:
@@ -56,17 +58,26 @@ def save_pretrained(model: nnx.Module, folder: str | os.PathLike, *, config: Map
     ...     fconv_jax.from_pretrained(f"{folder}/mine").conv.coefficients.shape
     (1, 2, 25)
     """
+    if not isinstance(model, nnx.Module) or not isinstance(card, str) or not isinstance(config, Mapping):
+        kinds = ", ".join(type(each).__name__ for each in (model, config, card))
+        raise ValueError(f"model, config and card ({kinds}) must be an nnx.Module, a dict and a text")
     folder = pathlib.Path(folder)
-    config = {"format": FORMAT, "format_version": FORMAT_VERSION, "options": {}, **config}
-    _, expected, _ = _structure(config, f"config (={config!r:.200})")
+    config = plain({"format": FORMAT, "format_version": FORMAT_VERSION, "options": {}, **config})
+    graph, expected, _ = _structure(config, f"config (={config!r:.200})")
     state = nnx.state(model, (nnx.Param, nnx.BatchStat))
     arrays = {_name(path): np.asarray(value[...]) for path, value in nnx.to_flat_state(state)}
     _check_arrays("model", {name: (x.shape, str(x.dtype)) for name, x in arrays.items()}, expected)
+    if other := differing(model, nnx.merge(graph, state)):
+        raise ValueError(f"model is not what config says: its {other}")
     try:
         text = json.dumps(config, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
     except (TypeError, ValueError) as error:
         raise ValueError(f"config must be JSON: {error}") from error
-    contents = {CONFIG: text.encode(), WEIGHTS: _safetensors().save(arrays, {"format": "flax"}), CARD: card.encode()}
+    contents = {
+        CONFIG: text.encode(),
+        WEIGHTS: _safetensors().numpy.save(arrays, {"format": "flax"}),
+        CARD: card.encode(),
+    }
     contents[SUMS] = "".join(f"{_sha256(data)}  {name}\n" for name, data in contents.items()).encode()
     if os.path.lexists(folder):
         raise ValueError(f"folder (={folder}) exists: remove it, or name another")
@@ -108,7 +119,7 @@ def from_pretrained(folder_or_name: str | os.PathLike) -> nnx.Module:
     most = _MOST_TEXT + sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in expected.values())
     data = where.read(WEIGHTS, most)
     try:
-        arrays = _safetensors().load(data)
+        arrays = _arrays(_safetensors().deserialize(data))
     except ImportError:
         raise
     except Exception as error:  # The library is in Rust and has its own exceptions.
@@ -222,7 +233,8 @@ def _structure(config, where):
     """(graph, {name: (shape, type)}, {name: Flax path}) of the network that a config names; no parameters are made."""
     _check_config(config, where)
     try:
-        model = nnx.eval_shape(lambda: models.create(config["model"], **config["options"], rngs=nnx.Rngs(0)))
+        options = {name: decoded(value) for name, value in config["options"].items()}
+        model = nnx.eval_shape(lambda: models.create(config["model"], **options, rngs=nnx.Rngs(0)))
     except (TypeError, ValueError, OverflowError, MemoryError) as error:  # the last two: options of absurd sizes
         raise ValueError(f"{where}: {_line(error)}") from error
     graph, state, others = nnx.split(model, (nnx.Param, nnx.BatchStat), ...)
@@ -264,4 +276,11 @@ def _safetensors():
         import safetensors.numpy
     except ImportError as error:
         raise ImportError('weights need safetensors: pip install "fconv_jax[pretrained]"') from error
-    return safetensors.numpy
+    return safetensors
+
+
+def _arrays(parts):
+    """{name: array} of what safetensors reads; its own NumPy reader knows no bfloat16."""
+    types = {f"{kind.upper()}{8 * size}": f"<{kind}{size}" for kind in "iuf" for size in (1, 2, 4, 8)}
+    types |= {"BF16": jnp.bfloat16, "BOOL": np.bool_}
+    return {name: np.frombuffer(part["data"], types[part["dtype"]]).reshape(part["shape"]) for name, part in parts}

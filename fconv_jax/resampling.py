@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fconv_jax._checks import below, real_pixels, whole
+from fconv_jax._observed import observed
 from fconv_jax._precision import narrowed, widened
-from fconv_jax._traced import observed
 from fconv_jax.convolve import flat_channels
 
 

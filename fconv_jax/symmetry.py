@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from fconv_jax._checks import finite
 from fconv_jax._precision import relative_error, widened
@@ -46,7 +47,8 @@ def equivariance_error(
     is left alone (there equivariant means invariant).  `kind` tells the kind of the output where its axes do not.
 
     Args:
-      function: f, from an image or a field to an array, or to a tuple or dict of arrays; deterministic.
+      function: f, from an image or a field to an array, or to a tuple or dict of arrays; deterministic.  A module is
+        copied first, so that its running averages stay as they are.
       x: `[batch, height, width, channel]` or `[batch, height, width, t, channel]`.
       angle: degrees.  Multiples of 90 rotate pixels exactly.  Other angles interpolate, which adds an error of its own,
         and lose the corners (see `margin`); whole numbers then become float32.
@@ -98,12 +100,13 @@ def assert_equivariant(
     >>> import jax.numpy as jnp, fconv_jax
     >>> fconv_jax.assert_equivariant(fconv_jax.spatial_mean_pool, jnp.ones((1, 5, 5, 8, 2)))
     """
-    error, dtypes = _error_and_types(function, x, angle, mirror, group, margin, kind)
+    error, dtypes, guesses = _error_and_types(function, x, angle, mirror, group, margin, kind)
     error = float(error)
     tolerance = tolerance_of(*dtypes, least=TOLERANCE) if tolerance is None else tolerance
     if not error <= tolerance:
         where = f"{'a mirror and ' if mirror else ''}{angle:g} degrees"
-        raise AssertionError(f"relative equivariance error {error:.3g} at {where} is above {tolerance:g}")
+        hint = f" (a field was taken for one of {' and '.join(guesses)}: give group= if not)" if guesses else ""
+        raise AssertionError(f"relative equivariance error {error:.3g} at {where} is above {tolerance:g}{hint}")
 
 
 # One program for each shape: its dozens of small ones, one after another, took most of the time of a measurement.
@@ -137,6 +140,8 @@ def difference(
     margin: float | None = None,
 ) -> jax.Array:
     """Returns |actual - R before| / |R before|, R as in `moved`, in float32 at least, inside a disk if asked for."""
+    if kind == "scalar" and actual.ndim == before.ndim == 3:
+        actual, before = actual[..., None], before[..., None]
     expected = inside_disk(moved(widened(before), angle, kind, group, mirror), margin)
     if actual.shape != expected.shape:
         raise ValueError(
@@ -162,7 +167,13 @@ def _is_none(kind):
 
 
 def _error_and_types(function, x, angle, mirror, group, margin, kind):
-    """The error, and the types of input and outputs.  Outputs are compared, and rotated, in float32 at least."""
+    """The error, the types of input and outputs, and the groups that were guessed from a field's axes.
+
+    Outputs are compared, and rotated, in float32 at least.
+    """
+    if isinstance(function, nnx.Module):
+        function = nnx.clone(function)  # a batch norm in training would take these images into its means
+    guesses = {}
     angle, x = finite("angle", angle, "number of degrees"), inside_disk(jnp.asarray(x), margin)
     if angle % 90 and not jnp.issubdtype(x.dtype, jnp.inexact):
         x = widened(x)  # rounding rotated pixels to whole numbers is not the function's error
@@ -174,6 +185,8 @@ def _error_and_types(function, x, angle, mirror, group, margin, kind):
         found = groups.get(y.shape[-2] if y.ndim > 1 else 0, ())
         if len(found) > 1 and kind in (None, "field") and y.ndim in (3, 5):
             raise ValueError(f"a field of {y.shape[-2]} elements may be of {' or '.join(map(str, found))}: give group=")
+        if not found and kind in (None, "field") and y.ndim == 5:
+            guesses[f"C{y.shape[-2]}"] = True
         return found[0] if found else None
 
     before, after = function(x), jax.tree.leaves(function(moved(x, angle, None, group_of(x), mirror)))
@@ -184,4 +197,4 @@ def _error_and_types(function, x, angle, mirror, group, margin, kind):
         difference(actual, y, angle, each, group_of(y, each), mirror, margin)
         for y, actual, each in zip(before, after, kinds, strict=True)
     ]
-    return functools.reduce(jnp.maximum, errors), (x.dtype, *(y.dtype for y in before))
+    return functools.reduce(jnp.maximum, errors), (x.dtype, *(y.dtype for y in before)), list(guesses)

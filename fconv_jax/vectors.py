@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fconv_jax._traced import observed
+from fconv_jax._observed import observed
 from fconv_jax.group import Group, as_group
 
 

@@ -73,6 +73,29 @@ def gradients(module, x):
     return nnx.jit(loss)(module, x)
 
 
+SHARD_MAPPED = ((fc.LiftingFConv, (8, 8, 8, 2)), (fc.GroupFConv, (80, 4, 4, 4, 2)))  # few and many images a device
+
+
+def in_shard_map() -> None:
+    """The gradient of a layer inside `jax.shard_map`, which checks the types of what varies, is that outside."""
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    for kind, shape in SHARD_MAPPED:
+        x = jnp.asarray(np.random.RandomState(0).normal(size=shape).astype(np.float32))
+        graph, state = nnx.split(kind(2, 3, 3, 4, rngs=nnx.Rngs(0)))
+
+        def loss(state, x, graph=graph):
+            return jnp.mean(nnx.merge(graph, state)(x) ** 2)
+
+        def spread(state, x, loss=loss):
+            return jax.lax.pmean(loss(state, x), "data")
+
+        mapped = jax.shard_map(jax.grad(spread), mesh=mesh, in_specs=(P(), P("data")), out_specs=P())
+        actual, expected = jax.jit(mapped)(state, x), jax.jit(jax.grad(loss))(state, x)
+        for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE, err_msg=kind.__name__)
+        print("shard_map", kind.__name__, "equal")
+
+
 def main(kind: AxisType) -> None:
     """Compares each case, on a mesh of this kind of axes, with one device."""
     for name, (make, shape) in CASES.items():
@@ -93,4 +116,5 @@ def main(kind: AxisType) -> None:
 
 
 if __name__ == "__main__":
+    in_shard_map()
     main(AxisType[sys.argv[1]])

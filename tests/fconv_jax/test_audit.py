@@ -225,3 +225,40 @@ def test_a_network_that_is_not_finite_is_not_exact(build, name):
     assert named(report) == [name]
     assert report.first_break.reason == "its output is not finite"
     assert report.stages[-1].error == math.inf
+
+
+class Ending(nnx.Module):
+    """A layer, a maximum over the group and an end of one's own."""
+
+    def __init__(self, end, group=8):
+        self.layer, self.end = fc.LiftingFConv(2, 4, 3, group, rngs=nnx.Rngs(0)), end
+
+    def __call__(self, x):
+        return self.end(fc.max_over_group(self.layer(x)))
+
+
+def test_what_cannot_be_measured_is_not_called_exact():
+    cropped = audit(Ending(lambda x: x[:, :6]), (8, 8, 2))
+    assert cropped.first_break.name == "between max_over_group and output"
+    assert "cuts or pads a map of 8x8" in cropped.first_break.reason
+    rows = audit(Ending(lambda x: x.mean(1), fc.Group(4, reflections=True)), (10, 10, 2))
+    assert rows.first_break is None
+    assert "quarter turns are not measured at the output" in str(rows)
+    assert "mirror images are not measured at the output" in str(rows)
+    mask = Ending(lambda x: x.sum(-1))
+    assert "quarter turns are exact" in str(audit(mask, (10, 10, 2), kind="scalar"))
+    assert "quarter turns are not measured" in str(audit(mask, (10, 10, 2)))
+
+
+def test_a_map_that_is_not_square_reaches_no_layer_unseen():
+    class Cropping(nnx.Module):
+        def __init__(self):
+            self.one, self.two = (
+                fc.LiftingFConv(1, 2, 3, 4, rngs=nnx.Rngs(0)),
+                fc.GroupFConv(2, 2, 3, 4, rngs=nnx.Rngs(0)),
+            )
+
+        def __call__(self, x):
+            return fc.max_over_group(self.two(self.one(x)[:, 1:])).mean((1, 2))
+
+    assert audit(Cropping(), (9, 9, 1)).first_break.name == "between one and two"

@@ -118,3 +118,25 @@ def test_an_even_kernel_is_refused():
 def test_the_bias_of_a_block_follows_from_its_norm():
     with pytest.raises(ValueError, match=r"use_bias \(=True\) follows from norm \(='batch'\)"):
         fconv_jax.ConvBlock(2, 2, use_bias=True, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    "make", [fconv_jax.ResidualBlock, fconv_jax.DownBlock, lambda *a, **o: fconv_jax.UpBlock(2, *a, **o)]
+)
+def test_blocks_of_fields_refuse_to_lift(make):
+    with pytest.raises(ValueError, match=r"lift \(=True\): this block takes fields"):
+        make(2, 4, 3, 8, lift=True, rngs=nnx.Rngs(0))
+
+
+def test_the_shortcut_has_no_border_of_its_own():
+    x = noise(1, 8, 8, 4, 2)
+    same, number = (fconv_jax.ResidualBlock(2, 4, 5, 4, padding=p, rngs=nnx.Rngs(0)) for p in ("SAME", 2))
+    np.testing.assert_array_equal(number(x), same(x))
+    with pytest.raises(ValueError, match=r"padding \(=0\) must keep the size"):
+        fconv_jax.ResidualBlock(2, 4, 3, 4, padding=0, rngs=nnx.Rngs(0))(x)
+
+
+def test_a_number_of_frequencies_is_for_kernels_that_have_some():
+    block = fconv_jax.ResidualBlock(2, 4, 5, 8, basis=fconv_jax.Fourier(3), rngs=nnx.Rngs(0))
+    assert block.shortcut.coefficients.shape == (8, 2, 4, 1)
+    assert block.conv1.sampled_basis.rank > 1

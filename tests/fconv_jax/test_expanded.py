@@ -82,3 +82,24 @@ def test_gradients_pass_through():
     plain = jax.jit(jax.grad(lambda p: loss(p, lambda m: m)))(params)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * float(jnp.abs(b).max()))
+
+
+class InContainers(nnx.Module):
+    """Layers in a tuple, a dict and both, and one of them once more by itself."""
+
+    def __init__(self, rngs):
+        first, second, third = (fc.GroupFConv(2, 2, 3, 4, rngs=rngs) for _ in range(3))
+        self.pair, self.named = nnx.data((first, nnx.relu)), nnx.data({"a": second, "more": [third]})
+        self.first = first
+
+    def __call__(self, x):
+        return self.named["more"][0](self.named["a"](self.pair[1](self.pair[0](x))))
+
+
+def test_layers_in_containers_are_expanded():
+    model, x = InContainers(nnx.Rngs(0)), noise(1, 8, 8, 4, 2)
+    expanded = fc.expand_filters(model)
+    assert not f_convs(expanded)
+    assert len(f_convs(model)) == 3
+    assert expanded.first is expanded.pair[0]
+    np.testing.assert_array_equal(expanded(x), model(x))

@@ -213,3 +213,24 @@ def test_a_description_is_json_of_stock_layers():
     contents = json.loads(fc.export.to_plain(made("lenet_fconv")).description)
     assert contents["layers"]["conv"][0] == "Conv"
     assert contents["input_shape"] == [28, 28, 1]
+
+
+class Restricted(nnx.Module):
+    """A field of one group goes on as one of a subgroup."""
+
+    def __init__(self, group, subgroup):
+        self.groups, rngs = (group, subgroup), nnx.Rngs(0)
+        self.lift = fc.LiftingFConv(1, 2, 3, group, rngs=rngs)
+        self.conv = fc.GroupFConv(4, 3, 3, subgroup, rngs=rngs)  # half the elements, twice the features
+
+    def __call__(self, x):
+        return fc.max_over_group(self.conv(fc.restrict(self.lift(x), *self.groups)))
+
+
+@pytest.mark.parametrize(("group", "subgroup"), [(8, 4), (D4, 4)])
+def test_a_restriction_is_a_permutation_of_channels(group, subgroup, tmp_path):
+    model, images = Restricted(group, subgroup), noise(2, 8, 8, 1)
+    expected = model(images)
+    assert error(fc.export.to_plain(model, (8, 8, 1))(images), expected) < TOLERANCE
+    fc.export.to_onnx(model, tmp_path / "model.onnx", (8, 8, 1))
+    assert error(run(tmp_path / "model.onnx", images), expected) < ONNX_TOLERANCE

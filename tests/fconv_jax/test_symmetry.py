@@ -161,3 +161,38 @@ def test_vectors_mirror_too():
     with pytest.raises(AssertionError):
         fc.assert_equivariant(lambda x: slopes(x)[..., ::-1, :], x, 0, mirror=True, kind="vector")
     fc.assert_equivariant(lambda x: x[..., 0], x, 0, mirror=True, kind="scalar")
+
+
+def test_a_scalar_without_a_channel_axis_is_measured_inside_the_disk_too():
+    def wrong_in_a_corner(x):
+        return x + jnp.zeros((33, 33, 1)).at[0, 0].set(50.0)
+
+    x, options = noise(2, 33, 33, 1), {"kind": "scalar", "margin": 10}
+    assert fc.equivariance_error(lambda x: wrong_in_a_corner(x)[..., 0], x, **options) < ROUNDING
+    assert fc.equivariance_error(lambda x: wrong_in_a_corner(x)[..., 0], x, kind="scalar") > 0.1
+
+
+def test_a_measurement_leaves_running_averages_as_they_are():
+    block = fc.ResidualBlock(2, 2, 3, 4, norm="batch", rngs=nnx.Rngs(0))
+    fc.assert_equivariant(block, noise(2, 8, 8, 4, 2))
+    np.testing.assert_array_equal(block.norm1.mean[...], 0)
+    block(noise(2, 8, 8, 4, 2))
+    assert jnp.any(block.norm1.mean[...] != 0)  # a call of one's own does move them
+
+
+def test_a_field_whose_group_was_guessed_is_named():
+    layer, x = lifting(2, 3, 3, D4), noise(2, 8, 8, 2)
+    fc.assert_equivariant(layer, x)
+    with pytest.raises(AssertionError, match="taken for one of C8: give group= if not"):
+        fc.assert_equivariant(lambda x: layer(x), x)
+    fc.assert_equivariant(lambda x: layer(x), x, group=D4)
+    with pytest.raises(AssertionError, match=r"is above 1e-05$"):
+        fc.assert_equivariant(lambda x: x[:, :, ::-1] * jnp.arange(8.0)[:, None], x)
+
+
+def test_the_gradient_of_an_error_of_zero_is_zero():
+    x = noise(1, 6, 6, 1)
+    np.testing.assert_array_equal(jax.grad(lambda x: fc.equivariance_error(jnp.square, x))(x), 0)
+    slope = jax.grad(lambda x: fc.equivariance_error(lambda y: y * y * jnp.arange(6.0)[:, None], x))(x)
+    assert jnp.isfinite(slope).all()
+    assert jnp.any(slope != 0)

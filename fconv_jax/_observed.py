@@ -1,0 +1,23 @@
+"""Functions that become one equation where a network is traced by `_traced.Program`."""
+
+import contextvars
+import functools
+from collections.abc import Callable
+
+listener: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("listener", default=None)
+
+
+def observed(function: Callable, always: bool = True) -> Callable:
+    """The function itself, a pool, which becomes one equation where a network is traced by `Program`.
+
+    Without `always`: only where it is traced with `every`.
+    """
+
+    @functools.wraps(function)
+    def called(*args, **options):
+        hears = listener.get()
+        if hears is None or not (always or hears.__self__.every):
+            return function(*args, **options)
+        return hears(function.__name__, function, function, args, options)
+
+    return called

@@ -1,0 +1,40 @@
+"""Options of networks in files: groups and bases as JSON, and whether a network has those that its config says."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from flax import nnx
+
+from fconv_jax.basis import Bicubic, Fourier
+from fconv_jax.group import Group
+
+_OPTIONS: dict[str, Any] = {"Group": Group, "Fourier": Fourier, "Bicubic": Bicubic}
+_MODES = ("deterministic", "use_running_average")
+
+
+def plain(value: Any) -> Any:
+    """A config with groups and bases as {class: fields}."""
+    if isinstance(value, Mapping):
+        return {name: plain(entry) for name, entry in value.items()}
+    kind = type(value).__name__
+    return {kind: dataclasses.asdict(value)} if isinstance(value, tuple(_OPTIONS.values())) else value
+
+
+def decoded(value: Any) -> Any:
+    """An option as `create` takes it."""
+    if isinstance(value, dict) and len(value) == 1 and (kind := _OPTIONS.get(next(iter(value)))):
+        return kind(**next(iter(value.values())))
+    return value
+
+
+def differing(model: nnx.Module, made: nnx.Module) -> str:
+    """The first option of a layer that is not as in `made`, where arrays have the same shapes; empty if none."""
+    simple = (int, float, str, *_OPTIONS.values())
+    modules = dict(nnx.iter_modules(model))
+    for path, module in nnx.iter_modules(made):
+        for name, value in vars(module).items():
+            own = vars(modules.get(path, module)).get(name, value)
+            if name not in _MODES and isinstance(value, simple) and isinstance(own, simple) and own != value:
+                return f"{'.'.join(map(str, (*path, name)))} is {own!r}, the config's {value!r}"
+    return ""
