@@ -27,6 +27,8 @@ from experiments.runs.best import rotated
 ROOT = pathlib.Path(__file__).parents[1] / "results"
 ANGLES = tuple(range(-45, 45, 5))
 TOGETHER, SHOWN, BINS = 250, 12, 15
+SAME = 1e-4
+"""Rounding, through a network."""
 
 
 def probabilities(name: str, images: np.ndarray) -> np.ndarray:
@@ -139,6 +141,9 @@ def main():
     parser.add_argument("--data-dir")
     options = parser.parse_args()
     test = data.load(options.dataset, 1, data_dir=options.data_dir, splits=("test",), progress=print)["test"]
+    model, some = fc.from_pretrained(options.weights), test.images[:8].astype(np.float32) / 255
+    if fc.equivariance_error(model, some) > SAME:
+        raise SystemExit(f"{options.weights} sees quarter turns: this page is of networks that do not")
     found = probabilities(options.weights, test.images)
     command = f"python -m benchmarks.errors --weights {options.weights} --dataset {options.dataset}"
     text = page(command, options.weights, found, test.labels)

@@ -63,7 +63,9 @@ def spatial_max_pool(
 ) -> jax.Array:
     """Maximum over symmetric windows: y[i, j] = max_{u < k'_h, v < k'_w} x[s i + u - w, s j + v - w].
 
-    Law: quarter turns are exact at every size (k': see the module's docstring).
+    Law: quarter turns are exact at every size (k': see the module's docstring).  Where the largest of a window stands
+    more than once, as in an even background, the gradient along x goes to one of them: gradients along an image
+    (saliency) then do not rotate with it, those along parameters do.
 
     Args:
       x: `[batch, height, width, ...]`, an image or a field.

@@ -18,7 +18,7 @@ def of_layer(stage: Stage, x: Sequence[int], y: Sequence[int]) -> str:
     layer, group = stage.stage, group_of(stage.stage)
     if hasattr(layer, "strides") and (group is not None or isinstance(layer, nnx.Conv)) and len(x) > 3:
         if group is not None and not group.keeps_grid:
-            return f"a rotation by 90 degrees is not among its {group.num_rotations} rotations"
+            return f"a rotation by 90 degrees is not among those of {group}"
         kernel, stride = _one(getattr(layer, "kernel_size", 1)), _one(layer.strides)
         if group is None and kernel > 1:
             return PLAIN
