@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from experiments.training.devices import cpu_name
+from experiments.training.devices import cpu_and_cores
 
 PROCESS = """
 import sys, time
@@ -68,7 +68,7 @@ def main() -> None:
     contents = {"model": options.model, "batch_size": options.batch_size, "commit": commit}
     contents["command"] = f"python -m benchmarks.against_checkout CHECKOUT --model {options.model}"
     contents["command"] += f" --batch-size {options.batch_size} --rounds {options.rounds}"
-    contents |= {"device": f"{cpu_name()} CPU, {os.cpu_count()} cores", "images_per_second": speeds}
+    contents |= {"device": cpu_and_cores(), "images_per_second": speeds}
     contents["ratio"] = {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
     print(contents["images_per_second"], contents["ratio"])
     options.output.write_text(json.dumps(contents, indent=1) + "\n")

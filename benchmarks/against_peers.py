@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from experiments.runs.results import commit
-from experiments.training.devices import cpu_name
+from experiments.training.devices import cpu_and_cores
 
 LAYOUTS = {
     "six": {
@@ -77,7 +77,7 @@ def main() -> None:
             side.close()
     command = f"python -m benchmarks.against_peers --reference DIR --torch-python PYTHON --layouts {options.layouts}"
     command += f" --batches {options.batches} --rounds {options.rounds} --seconds {options.seconds:g}"
-    contents = {"command": command, "device": f"{cpu_name()} CPU, {os.cpu_count()} cores"}
+    contents = {"command": command, "device": cpu_and_cores()}
     contents |= {"commit": commit(), "build_seconds": built, "rows": rows}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(contents, indent=1) + "\n")

@@ -9,7 +9,6 @@ of its own, because jax reads its flags once.
 
 import argparse
 import json
-import os
 import platform
 import shlex
 import statistics
@@ -22,7 +21,7 @@ import numpy as np
 
 from experiments.runs.results import commit
 from experiments.training import devices
-from experiments.training.devices import cpu_name
+from experiments.training.devices import cpu_and_cores
 
 MODELS = ("lenet", "lenet_fconv", "alexnet", "alexnet_fconv")
 BATCHES = {"lenet": (256, 4096), "lenet_fconv": (256, 4096), "alexnet": (256,), "alexnet_fconv": (256,)}
@@ -89,7 +88,7 @@ def measure(reference: Path, model: str, batch_size: int, rounds: int) -> dict:
         medians = {name: statistics.median(values) for name, values in speeds.items()}
         row[kind] = {**medians, "ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
     row["versions"] = {"python": platform.python_version(), "jax": jax.__version__, "torch": torch.__version__}
-    row["device"] = f"{cpu_name()} CPU, {os.cpu_count()} cores"
+    row["device"] = cpu_and_cores()
     return row
 
 

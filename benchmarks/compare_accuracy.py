@@ -40,6 +40,8 @@ def main() -> None:
 
 def row(ours: dict, theirs: dict) -> str:
     """One line of the table."""
+    if ours["mean"] is None or theirs["mean"] is None:
+        raise SystemExit(f"all seeds of {ours['model']} failed, in setting {ours['setting']}")
     sizes = [len(cell["seeds"]) - len(cell["failed_seeds"]) for cell in (ours, theirs)]
     spreads = [math.nan if cell["std"] is None else cell["std"] for cell in (ours, theirs)]  # of a single seed
     error = math.sqrt(sum(spread**2 / size for spread, size in zip(spreads, sizes, strict=True)))

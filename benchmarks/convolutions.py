@@ -11,7 +11,6 @@ of a few calls.
 import argparse
 import functools
 import json
-import os
 import platform
 import time
 from pathlib import Path
@@ -21,7 +20,7 @@ import jax.numpy as jnp
 
 import fconv_jax as fc
 from experiments.runs.results import commit
-from experiments.training.devices import cpu_name
+from experiments.training.devices import cpu_and_cores
 from fconv_jax import _convolve_cpu as cpu
 
 IN_A_LOOP = 8
@@ -57,7 +56,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks/convolutions.json"))
     options = parser.parse_args()
     contents = {"command": "python -m benchmarks.convolutions"}
-    contents |= {"device": f"{cpu_name()} CPU, {os.cpu_count()} cores", "commit": commit()}
+    contents |= {"device": cpu_and_cores(), "commit": commit()}
     contents |= {"versions": {"python": platform.python_version(), "jax": jax.__version__}, "rows": []}
     for shape in SHAPES:
         contents["rows"].append(measure(*shape))

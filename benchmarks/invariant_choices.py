@@ -94,9 +94,10 @@ def main() -> None:
     parser.add_argument("--data-dir")
     options = parser.parse_args()
     devices.configure("lenet_fconv_invariant", 1)
+    from benchmarks.origin import origin  # imports jax, after its flags are set
     from experiments.data import load
     from experiments.runs.folder import write_json
-    from experiments.runs.results import commit, versions
+    from experiments.runs.results import versions
 
     protocol = PROTOCOLS[options.dataset]
     file = options.output / "benchmarks" / f"{protocol.file}.json"
@@ -108,9 +109,7 @@ def main() -> None:
     for name, choice in CHOICES.items():
         if name in contents["choices"]:
             continue
-        contents["choices"][name] = _train(choice, protocol, splits) | {
-            "device": f"{devices.device_name()}, commit {commit()}"
-        }
+        contents["choices"][name] = _train(choice, protocol, splits) | {"device": origin()}
         print(name, contents["choices"][name], flush=True)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, contents)

@@ -9,7 +9,6 @@ means that ours is faster, or needs less.
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import time
@@ -21,7 +20,7 @@ from flax import nnx
 
 import fconv_jax as fc
 from experiments.runs.results import commit
-from experiments.training.devices import cpu_name
+from experiments.training.devices import cpu_and_cores
 from fconv_jax.basis import REFERENCE
 
 STACKS = {
@@ -189,7 +188,7 @@ def main() -> None:
         print(line(rows[-1]), flush=True)
     if options.output:
         contents = {"command": f"python -m benchmarks.quick --rounds {options.rounds}"}
-        contents |= {"device": f"{cpu_name()} CPU, {os.cpu_count()} cores", "commit": commit()}
+        contents |= {"device": cpu_and_cores(), "commit": commit()}
         contents |= {"versions": {"python": platform.python_version(), "jax": jax.__version__}, "rows": rows}
         options.output.write_text(json.dumps(contents, indent=1) + "\n")
 

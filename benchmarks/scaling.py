@@ -17,7 +17,7 @@ from pathlib import Path
 
 from experiments.runs.results import commit
 from experiments.training import devices
-from experiments.training.devices import cpu_name
+from experiments.training.devices import cpu_and_cores
 
 QUESTIONS = {
     "model": [{"model": name, "seeds": 1} for name in ("alexnet", "alexnet_fconv")],
@@ -41,7 +41,7 @@ def main() -> None:
         print(json.dumps(measure(json.loads(options.worker))))
         return
     contents = {"command": f"python -m benchmarks.scaling --rounds {options.rounds}"}
-    contents |= {"device": f"{cpu_name()} CPU, {os.cpu_count()} cores", "commit": commit(), "rows": []}
+    contents |= {"device": cpu_and_cores(), "commit": commit(), "rows": []}
     for question, rows in QUESTIONS.items():
         speeds = [[] for _ in rows]
         for _ in range(options.rounds):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from experiments.data.files import placed_directory
 from experiments.runs.results import commit
-from experiments.training.devices import cpu_name
+from experiments.training.devices import cpu_and_cores
 
 # Runs a command line of experiments.run; prints when the first step was done (time.time()), and megabytes.
 PROCESS = """
@@ -73,7 +73,7 @@ def main() -> None:
             rows.append(row | {name: results[name] for name in names})
             print(rows[-1], flush=True)
     contents = {"command": "python -m benchmarks.start --files DIR", "rows": rows}
-    contents |= {"device": f"{cpu_name()} CPU, {os.cpu_count()} cores", "commit": commit()}
+    contents |= {"device": cpu_and_cores(), "commit": commit()}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(contents, indent=1) + "\n")
 

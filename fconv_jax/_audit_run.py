@@ -12,7 +12,7 @@ from fconv_jax._precision import norm, tolerance, widened
 from fconv_jax._traced import Cause, Value, Walk, each
 from fconv_jax.draws import draw
 from fconv_jax.group import group_of
-from fconv_jax.reasons import NOT_FINITE, of_cause, of_layer
+from fconv_jax.reasons import CUTS, NOT_FINITE, of_cause, of_layer
 from fconv_jax.symmetry import TOLERANCE, difference, kinds_of, moved
 
 
@@ -69,7 +69,7 @@ class Run(Walk):
         for i, (out, each_kind) in enumerate(zip(outs, kinds_of(self.net.output, kind), strict=True)):
             self.before, own = before, math.nan if _is_oblong(out) else 0.0
             name = "output" if len(outs) == 1 else f"output {i}"
-            self.report(name, out, [out], own, "", each_kind, needs_square=True)
+            self.report(name, out, [out], own, "", each_kind, is_cut=_is_cut(out, 1))
         return self.reports
 
     def lost(self, value):
@@ -86,7 +86,9 @@ class Run(Walk):
         no_map = math.isnan(own) and not _is_oblong(x) and (len(x.shape) == 4 or any(map(_is_oblong, outs)))
         lost = own > _rounding(x, *outs) or no_map
         why = self.why(stage, ins, x, outs, inner) if lost else ""
-        self.report(stage.name + self.suffix, x, outs, own, why, needs_square=group_of(stage.stage) is not None)
+        from_field = getattr(stage.stage, "_from_field", None)  # an F-Conv layer, which takes any number of batch axes
+        is_cut = from_field is not None and _is_cut(x, len(x.shape) - (4 if from_field else 3))
+        self.report(stage.name + self.suffix, x, outs, own, why, is_cut=is_cut)
         return outs
 
     def fitting(self, stage):
@@ -129,15 +131,15 @@ class Run(Walk):
         outs = run.program(inner, on_noise)
         return next((report.reason for report in run.reports if report.reason), of_cause(outs[0].cause, outs[0].shape))
 
-    def report(self, name, x, outs, own, reason, kind=None, *, needs_square=False):
+    def report(self, name, x, outs, own, reason, kind=None, *, is_cut=False):
         """Adds a stage's report, and before it one for the code in between if quarter turns break there.
 
-        `needs_square`: whether x is a map, which an oblong one cannot be after a quarter turn.
+        `is_cut`: whether x is a map cut at one side, which a quarter turn does not fit.
         """
         intact = not any(report.error > report.tolerance or report.reason for report in self.reports)
         error = self.error(x, 1, kind=kind)
         self.rounding = max(self.rounding, _rounding(x))
-        if intact and (error > self.rounding or (needs_square and _is_oblong(x))):
+        if intact and (error > self.rounding or is_cut):
             before = f"between {self.before} and {name}"
             self.add(before, [x], error, of_cause(x.cause, x.shape), kind)
         self.rounding = max(self.rounding, _rounding(x, *outs))
@@ -201,6 +203,12 @@ def _rounding(*values):
 def _is_oblong(value):
     """Whether an array cannot be a map of a square image (inside attention: `[batch, position, head, channel]`)."""
     return len(value.shape) in (4, 5) and value.shape[1] != value.shape[2]
+
+
+def _is_cut(value, rows):
+    """Whether a map whose rows are the axis `rows` is not square, since an equation cut or padded it."""
+    cut = value.cause is not None and value.cause.equation.primitive.name in CUTS
+    return cut and len(value.shape) > 3 and value.shape[rows] != value.shape[rows + 1]
 
 
 @jax.jit

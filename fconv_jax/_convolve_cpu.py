@@ -25,7 +25,7 @@ def choose(algorithm: str, x, kernel, strides: int):
 
     - XLA's own convolution is the fastest where it has the canonical layout (channels last): in the forward pass, and
       with the gradients of `with_gradients`.  Other layouts, which jax's gradients have, XLA makes canonical in a
-      program's outermost level only: in a loop, or in a choice between backends, they run 10 to 60 times slower.
+      program's outermost level only: in a loop, or in a choice between backends, they mostly run 10 to 50 times slower.
     - Below the kernel's size, and for few channels in loops and under vmap, matrix products are many times faster.
     """
     if algorithm == "direct" or _is_sharded(x) or _is_sharded(kernel):

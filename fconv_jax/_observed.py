@@ -8,7 +8,7 @@ listener: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("list
 
 
 def observed(function: Callable, always: bool = True) -> Callable:
-    """The function itself, a pool, which becomes one equation where a network is traced by `Program`.
+    """The function itself, which becomes one equation where a network is traced by `Program`.
 
     Without `always`: only where it is traced with `every`.
     """

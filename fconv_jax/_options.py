@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from fconv_jax.basis import Bicubic, Fourier
@@ -30,11 +32,18 @@ def decoded(value: Any) -> Any:
 
 def differing(model: nnx.Module, made: nnx.Module) -> str:
     """The first option of a layer that is not as in `made`, where arrays have the same shapes; empty if none."""
-    simple = (int, float, str, *_OPTIONS.values())
     modules = dict(nnx.iter_modules(model))
     for path, module in nnx.iter_modules(made):
         for name, value in vars(module).items():
-            own = vars(modules.get(path, module)).get(name, value)
-            if name not in _MODES and isinstance(value, simple) and isinstance(own, simple) and own != value:
-                return f"{'.'.join(map(str, (*path, name)))} is {own!r}, the config's {value!r}"
+            pair = [_told(name, each) for each in (vars(modules.get(path, module)).get(name, value), value)]
+            if name not in _MODES and None not in pair and pair[0] != pair[1]:
+                return f"{'.'.join(map(str, (*path, name)))} is {pair[0]}, the config's {pair[1]}"
     return ""
+
+
+def _told(name, value):
+    """An option as a text to compare; `None` of what is no option, such as a function or an array."""
+    if name in ("dtype", "param_dtype") and value is not None:
+        return str(jnp.dtype(value))
+    simple = (int, float, str, type(None), jax.lax.Precision, *_OPTIONS.values())
+    return repr(value) if isinstance(value, simple) else None

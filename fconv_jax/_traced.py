@@ -259,12 +259,19 @@ def _caller(stage, images):
 def _name_layers(net):
     """Gives each innermost module a class with a call that is heard, and its name."""
     modules, serial = list(nnx.iter_modules(net)), next(_serial)
-    parents = {id(m) for _, m in modules if any(isinstance(child, nnx.Module) for child in vars(m).values())}
+    parents = {id(m) for _, m in modules if any(map(_holds_modules, vars(m).values()))}
     for path, module in modules:
         if callable(module) and id(module) not in parents:
             module.__class__ = _heard(type(module))
             # With a serial number no cache of `nnx.jit` takes this audit's layer for that of another.
             module._audited = (".".join(map(str, path)) or type(module).__name__, serial)  # pyright: ignore
+
+
+def _holds_modules(value):
+    """Whether an attribute is a module, or a tuple, list or dict with one."""
+    if isinstance(value, (tuple, list, dict)):
+        return any(map(_holds_modules, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, nnx.Module)
 
 
 @functools.cache

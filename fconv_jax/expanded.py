@@ -56,8 +56,9 @@ def expand_filters(model: nnx.Module) -> nnx.Module:
     for module in modules:
         if isinstance(module, nnx.List):
             for i, child in enumerate(module):
-                if id(child) in expanded:
-                    module[i] = expanded[id(child)]
+                other = _replaced(child, expanded)
+                if other is not child:
+                    module[i] = other if isinstance(other, nnx.Module) else nnx.data(other)
             continue
         for name, child in list(vars(module).items()):
             other = _replaced(child, expanded)

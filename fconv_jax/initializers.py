@@ -135,17 +135,19 @@ def initialize(name: str, function: Initializer, key: jax.Array, shape, dtype, f
     """
     if not callable(function):
         raise ValueError(f"{name} (={function!r}) must be a function such as fconv_jax.initializers.he()")
-    place = _place_of_facts(function)
-    if place == 3:  # by position, since wrappers such as `nnx.with_partitioning` pass on no names
+    asks, by_position = _asks_for_facts(function)
+    if by_position:  # wrappers such as `nnx.with_partitioning` pass on no names
         return function(key, shape, dtype, facts)
-    return function(key, shape, dtype) if place is None else function(key, shape, dtype, facts=facts)
+    return function(key, shape, dtype, facts=facts) if asks else function(key, shape, dtype)
 
 
 @functools.lru_cache(maxsize=256)
-def _place_of_facts(function):
-    """The place of the parameter `facts`, from 0; `None` without one."""
+def _asks_for_facts(function):
+    """Whether a function has a parameter `facts`, and whether that is its fourth, by position."""
     try:
-        names = list(inspect.signature(function).parameters)
+        parameters = inspect.signature(function).parameters
     except ValueError:
-        return None
-    return names.index("facts") if "facts" in names else None
+        return False, False
+    fourth = [*parameters.values()][3:4]
+    is_fourth = bool(fourth) and fourth[0].name == "facts" and fourth[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return "facts" in parameters, is_fourth

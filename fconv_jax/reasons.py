@@ -9,6 +9,8 @@ from fconv_jax.group import group_of
 
 NOT_FINITE = "its output is not finite"
 OTHER = "it does not commute with quarter turns"
+CUTS = ("slice", "dynamic_slice", "gather", "pad")
+"""Equations that cut or pad a map."""
 PLAIN = "a plain convolution: its filters have one direction"
 NORMS = (nnx.BatchNorm, nnx.LayerNorm, nnx.GroupNorm, nnx.InstanceNorm, nnx.RMSNorm)
 
@@ -64,7 +66,7 @@ def of_cause(cause: Cause | None, y: Sequence[int]) -> str:
     if len(cause.constant) > 2:
         shape = "x".join(map(str, cause.constant))
         return f"an array of {shape} that depends on the position meets the map ({name}): a position encoding"
-    if name in ("slice", "dynamic_slice", "gather", "pad"):
+    if name in CUTS:
         return f"it cuts or pads a map of {'x'.join(map(str, x[1:3]))} more at one border than at the other ({name})"
     if len(x) > 3 and len(y) == 2:
         return f"a vector of {y[1]} numbers that depends on {positions}: a rotated map is another vector"

@@ -185,7 +185,7 @@ def _error_and_types(function, x, angle, mirror, group, margin, kind):
         found = groups.get(y.shape[-2] if y.ndim > 1 else 0, ())
         if len(found) > 1 and kind in (None, "field") and y.ndim in (3, 5):
             raise ValueError(f"a field of {y.shape[-2]} elements may be of {' or '.join(map(str, found))}: give group=")
-        if not found and kind in (None, "field") and y.ndim == 5:
+        if not found and kind in (None, "field") and y.ndim in (3, 5):
             guesses[f"C{y.shape[-2]}"] = True
         return found[0] if found else None
 

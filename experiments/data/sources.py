@@ -50,7 +50,9 @@ def data_directory(data_dir: str | os.PathLike | None = None) -> Path:
 
 def config_name(dataset: str, setting: int, data_seed: int) -> str:
     """Name of the builder's configuration, for example `mnist_5k_setting4_seed0`."""
-    return f"{dataset}_setting{setting}_seed{data_seed}"
+    # What was prepared by an earlier rule for these is not taken for theirs.
+    revision = "_r2" if DATASETS[dataset].is_rotated else ""
+    return f"{dataset}_setting{setting}_seed{data_seed}{revision}"
 
 
 def prepared_directory(root: Path, dataset: str, setting: int, data_seed: int) -> Path:

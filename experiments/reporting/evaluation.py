@@ -70,7 +70,7 @@ def _evaluate(options, command, console):
     dataset = resolve(console, options, options.dataset or config.dataset, [setting])
     if DATASETS[dataset].is_rotated and (options.angles or options.uniform):
         raise InputError(f"{dataset} holds rotated images: --angles and --uniform need a data set of upright ones")
-    overlaps = not evaluator.elsewhere and overlap(config.dataset, dataset)
+    overlaps = None if evaluator.elsewhere else overlap(config.dataset, dataset)
     if overlaps:
         console.print(
             f"some of these images of {dataset} are among those of {config.dataset} that trained the network or chose "
@@ -156,9 +156,10 @@ def _write(output, contents, console):
         seed = None if contents["data_seed"] == own.get("data_seed") else contents["data_seed"]
         names = [folders.evaluated(name, dataset, contents["setting"], seed) for name in names]
     earlier = _earlier(output / names[0], contents["best_digest"])
-    kept = {name: earlier[name] for name in ("angles", "uniform") if name in earlier}
+    kept = {"angles", "uniform"} & earlier.keys() - contents.keys()
     if any(earlier.get(name) != contents[name] for name in _DATA):
-        kept = {}
+        kept = set()
+    by = {name: earlier.get(name) for name in ("command", "device")}
     with folders.writing(output):
         output.mkdir(parents=True, exist_ok=True)
         if "angles" in contents:
@@ -167,7 +168,7 @@ def _write(output, contents, console):
             plot_angles(output / names[2], title, **contents["angles"], digest=contents["best_digest"])
         if "uniform" in contents:
             write_uniform(output / names[3], contents)
-        write_json(output / names[0], kept | contents)
+        write_json(output / names[0], contents | {name: by | earlier[name] for name in sorted(kept)})
     names = [names[0], *names[1:3] * ("angles" in contents), *names[3:] * ("uniform" in contents)]
     console.print(f"saved in {output}/: {', '.join(names)}")
 

@@ -78,8 +78,8 @@ def gathered(output: Path, but: Collection[Path] = ()) -> dict[Path, dict]:
 
 
 def _folders(paths):
-    """Paths without the plain files among them: checkpoints/* names its README too."""
-    return [path for path in paths if not path.is_file()] or paths
+    """Paths without files that no run writes: checkpoints/* names its README too."""
+    return [path for path in paths if not path.is_file() or folders.is_derived(path.name)] or paths
 
 
 def _copy(cell, folder, copy):

@@ -88,13 +88,13 @@ def read(folder: Path) -> dict | None:
         contents = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(contents, dict):
             raise ValueError("no configuration")
-        if contents.get("trained") == "elsewhere":
-            raise InputError(f"{folder} holds a network that was trained elsewhere: choose another --output")
-        return contents | dataclasses.asdict(RunConfig.checked(contents))
+        if contents.get("trained") != "elsewhere":
+            return contents | dataclasses.asdict(RunConfig.checked(contents))
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError, OSError) as error:
         raise InputError(f"{path} is damaged ({error}): use --overwrite to start the run anew") from error
+    raise InputError(f"{folder} holds a network that was trained elsewhere: choose another --output")
 
 
 def write(folder: Path, config: RunConfig, data_digest: str) -> None:

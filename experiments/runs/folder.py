@@ -84,7 +84,7 @@ def check(folder: Path, *, resume: bool, overwrite: bool) -> None:
         or one with files that are not a run's.
     """
     entries = {name for name in _entries(folder) if not (name.startswith(".") and _is_own(name))}
-    if not entries or (resume and {CONFIG, RESULTS} <= entries):  # a finished run is left as it is
+    if not entries or (resume and CONFIG in entries and is_finished(folder)):  # a finished run is left as it is
         return
     if not resume and not overwrite:
         raise InputError(

@@ -76,7 +76,7 @@ def versions() -> dict:
 
 def commit() -> str:
     """The repository's commit; "and changes" if a Python file differs or is new; empty if this is no checkout."""
-    git = ["git", "-C", str(Path(__file__).parents[2])]
+    git = ["git", "--no-optional-locks", "-C", str(Path(__file__).parents[2])]
     # A hook of another repository sets GIT_DIR.
     outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     words = (["rev-parse", "--show-prefix", "--short", "HEAD"], ["status", "--porcelain", "--", "*.py"])

@@ -191,7 +191,7 @@ def _begin(console, loop, save):
     if others:
         console.print(f"the save is of setting {', '.join(others)} too, which does not go on here")
     loop.start(rows, position)
-    return list(dict.fromkeys([*record.get("commits", []), commit()]))
+    return list(dict.fromkeys([*record.get("commits", ["unknown"] if record else []), commit()]))
 
 
 def _run(loop, cells, commits, report, stop):

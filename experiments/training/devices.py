@@ -109,10 +109,14 @@ def device_name() -> str:
     import jax
 
     devices = jax.devices()
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = f"{allowed} core{'' if allowed == 1 else 's'}"
-    kind = devices[0].device_kind if devices[0].platform != "cpu" else f"{cpu_name()} CPU, {cores}"
+    kind = devices[0].device_kind if devices[0].platform != "cpu" else cpu_and_cores()
     return kind if len(devices) == 1 else f"{kind} ({len(devices)} devices)"
+
+
+def cpu_and_cores() -> str:
+    """The processor and the number of cores that this process may use, in words."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cpu_name()} CPU, {allowed} core{'' if allowed == 1 else 's'}"
 
 
 def cpu_name() -> str:

@@ -92,7 +92,11 @@ class Loop:
         is_due = self.saved != self._number() and time.monotonic() - self.saved_at > SHORTEST_SECONDS
         if processes.agreed(processes.is_first() and is_due):
             self._save(save)
-        return True
+        if not processes.agreed(stop()):
+            return True
+        if processes.agreed(processes.is_first() and self.saved != self._number()):
+            self._save(save)
+        return False
 
     def best(self, setting: int, split: Split) -> tuple[dict, np.ndarray]:
         """Rows of the real seeds at a setting's best epoch, and the counts `[seed, class, predicted]` on a split."""

@@ -64,7 +64,7 @@ def test_a_converted_network_was_trained_elsewhere(checkpoint, tmp_path, monkeyp
     assert json.loads((output / "config.json").read_text()) == {"model": "lenet_fconv", "trained": "elsewhere"}
     assert helpers.call(evaluate.main, output, "--dataset", "mnist_5k", "--angles") == 0
     plain = json.loads((output / "evaluation.json").read_text())
-    assert plain["trained_on"] == "elsewhere"
+    assert (plain["trained_on"], plain["overlaps_training"]) == ("elsewhere", None)
     assert helpers.call(evaluate.main, output, "--dataset", "mnist_5k", "--setting", 3) == 0  # not the first test
     assert json.loads((output / "evaluation.json").read_text()) == plain
     assert json.loads((output / "evaluation_mnist_5k_setting3.json").read_text())["setting"] == 3
@@ -78,7 +78,13 @@ def test_there_is_no_training_to_resume(checkpoint, tmp_path, capfd):
     output = tmp_path / "run"
     assert convert.main([str(checkpoint), "--model", "lenet_fconv", "--output", str(output)]) == 0
     words = (*helpers.QUICK, "--output", output, "--resume")
-    helpers.assert_refused(capfd, tmp_path, helpers.run, *words, says="holds a network that was trained elsewhere")
+    helpers.assert_refused(
+        capfd,
+        tmp_path,
+        helpers.run,
+        *words,
+        says=f"error: {output} holds a network that was trained elsewhere: choose another --output",
+    )
 
 
 @pytest.mark.parametrize("case", ["missing", "text", "other model", "not empty", "nan"])

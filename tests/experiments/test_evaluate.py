@@ -92,7 +92,7 @@ def test_a_second_evaluation_keeps_what_the_first_measured(synthetic, own):
     first = json.loads((own / "evaluation.json").read_text())
     assert helpers.evaluate(own, "--uniform") == 0
     both = json.loads((own / "evaluation.json").read_text())
-    assert both["angles"] == first["angles"]
+    assert both["angles"] == {"command": first["command"], "device": first["device"], **first["angles"]}
     assert "uniform" in both
     (own / "evaluation.json").write_text(json.dumps(first | {"best_digest": "0" * 64}))  # another network's
     assert helpers.evaluate(own) == 0
@@ -103,7 +103,7 @@ def test_images_that_are_rotated_already(synthetic, own, tmp_path, monkeypatch, 
     monkeypatch.setattr(evaluation, "resolve", lambda *_: "mnist_rot_like")
     arguments = (own, "--dataset", "mnist_rot_like", "--output", tmp_path / "out")
     for option in ("--angles", "--uniform"):
-        says = f"{option[:2]}angles and --uniform need a data set of upright ones"
+        says = "--angles and --uniform need a data set of upright ones"
         helpers.assert_refused(capfd, tmp_path, helpers.evaluate, *arguments, option, says=says)
     assert helpers.evaluate(*arguments) == 0
     assert "are among those of mnist_5k that trained the network" in capfd.readouterr().out

@@ -117,6 +117,9 @@ def test_files_beside_the_runs_are_passed_over(tmp_path):
     assert report.main([*named, "--output", str(tmp_path / "out")]) == 0
     with pytest.raises(SystemExit):
         report.main([named[1], "--output", str(tmp_path / "out")])
+    with pytest.raises(SystemExit):  # a file of a run was meant as the run
+        report.main([named[0], str(tmp_path / "run" / "results.json"), "--output", str(tmp_path / "other")])
+    assert not (tmp_path / "other").exists()
 
 
 def test_two_runs_of_one_cell_are_refused(tmp_path, capsys):

@@ -197,6 +197,21 @@ def test_a_run_that_is_stopped_in_its_final_test_has_trained(synthetic, finished
     assert helpers.numbers(tmp_path / "run") == helpers.numbers(finished)
 
 
+def test_a_signal_in_the_last_save_is_heard(synthetic, finished, tmp_path, monkeypatch):
+    def save(loop, write, save=Loop._save):
+        if loop.position.epoch == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        save(loop, write)
+
+    monkeypatch.setattr(loop, "SHORTEST_SECONDS", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "SAVING_SHARE", 1e-9)  # one save after the first epoch, and the last
+        patch.setattr(Loop, "_save", save)
+        assert helpers.run(*helpers.QUICK, "--output", tmp_path / "run") == 130
+    assert helpers.run(*helpers.QUICK, "--output", tmp_path / "run", "--resume") == 0
+    assert helpers.numbers(tmp_path / "run") == helpers.numbers(finished)
+
+
 def test_other_options_are_refused_before_data_are_prepared(finished, monkeypatch, capsys):
     monkeypatch.setattr(data, "load", lambda *args, **more: pytest.fail("data were prepared"))
     assert helpers.run(*helpers.QUICK, "--data-seed", 7, "--output", finished, "--resume") == 2

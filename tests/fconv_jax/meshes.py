@@ -73,27 +73,41 @@ def gradients(module, x):
     return nnx.jit(loss)(module, x)
 
 
-SHARD_MAPPED = ((fc.LiftingFConv, (8, 8, 8, 2)), (fc.GroupFConv, (80, 4, 4, 4, 2)))  # few and many images a device
+# Few and many images a device, with the batch spread; and the kernel's features.
+SHARD_MAPPED = {
+    "LiftingFConv": (fc.LiftingFConv, (8, 8, 8, 2)),
+    "GroupFConv": (fc.GroupFConv, (80, 4, 4, 4, 2)),
+    "kernel": (None, (40, 6, 6, 2)),
+}
 
 
 def in_shard_map() -> None:
-    """The gradient of a layer inside `jax.shard_map`, which checks the types of what varies, is that outside."""
+    """Gradients inside `jax.shard_map`, which checks the types of what varies, are those outside."""
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
-    for kind, shape in SHARD_MAPPED:
+    for name, (kind, shape) in SHARD_MAPPED.items():
         x = jnp.asarray(np.random.RandomState(0).normal(size=shape).astype(np.float32))
-        graph, state = nnx.split(kind(2, 3, 3, 4, rngs=nnx.Rngs(0)))
+        loss, state, places = spread_kernel() if kind is None else spread_batch(kind)
 
-        def loss(state, x, graph=graph):
-            return jnp.mean(nnx.merge(graph, state)(x) ** 2)
-
-        def spread(state, x, loss=loss):
+        def together(state, x, loss=loss):
             return jax.lax.pmean(loss(state, x), "data")
 
-        mapped = jax.shard_map(jax.grad(spread), mesh=mesh, in_specs=(P(), P("data")), out_specs=P())
+        mapped = jax.shard_map(jax.grad(together), mesh=mesh, in_specs=places, out_specs=places[0])
         actual, expected = jax.jit(mapped)(state, x), jax.jit(jax.grad(loss))(state, x)
         for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-            np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE, err_msg=kind.__name__)
-        print("shard_map", kind.__name__, "equal")
+            np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE, err_msg=name)
+        print("shard_map", name, "equal")
+
+
+def spread_batch(kind):
+    """A layer's loss and state, and how state and images are spread."""
+    graph, state = nnx.split(kind(2, 3, 3, 4, rngs=nnx.Rngs(0)))
+    return lambda state, x: jnp.mean(nnx.merge(graph, state)(x) ** 2), state, (P(), P("data"))
+
+
+def spread_kernel():
+    """The same of a convolution whose output features are spread."""
+    kernel = jnp.asarray(np.random.RandomState(1).normal(size=(3, 3, 2, 4)).astype(np.float32))
+    return lambda kernel, x: jnp.mean(fc.convolve(x, kernel) ** 2), kernel, (P(None, None, None, "data"), P())
 
 
 def main(kind: AxisType) -> None:

@@ -134,7 +134,7 @@ blur, corner = fc.torch_reference.corner_blur_pool, fc.torch_reference.corner_ma
     [
         (lambda: create("lenet"), "conv", "plain"),
         (lambda: Net(strides=2), "conv2", "stride of 2"),
-        (lambda: Net(num_rotations=6), "conv1", "not among its 6 rotations"),
+        (lambda: Net(num_rotations=6), "conv1", "not among those of C6"),
         (lambda: Net(lambda x: fc.torch_reference.corner_max_pool(x, 3)), "corner_max_pool", "28 -> 9"),
         (lambda: Net(lambda x: blur(x, 5, strides=2, padding=0), 1, 8), "corner_blur_pool", "28 -> 12"),
         (lambda: Small(lambda x: blur(x, 5, strides=2)), "corner_blur_pool", "5 at a stride of 2 with padding 2"),
@@ -262,3 +262,31 @@ def test_a_map_that_is_not_square_reaches_no_layer_unseen():
             return fc.max_over_group(self.two(self.one(x)[:, 1:])).mean((1, 2))
 
     assert audit(Cropping(), (9, 9, 1)).first_break.name == "between one and two"
+
+
+def test_more_batch_axes_and_outputs_that_are_no_maps_are_no_breaks():
+    class Frames(nnx.Module):
+        def __init__(self):
+            self.layer = lifting()
+
+        def __call__(self, x):
+            frames = jnp.stack([x, 2 * x, 3 * x], axis=1)  # [batch, 3, height, width, channel]
+            return fc.max_over_group(self.layer(frames)[:, 0]).mean((1, 2))
+
+    assert audit(Frames(), (9, 9, 1)).first_break is None
+    tokens = audit(Ending(lambda x: x.mean((1, 2)).reshape(-1, 1, 2, 2)), (8, 8, 2))
+    assert tokens.first_break is None
+    assert "not measured at the output" in str(tokens)
+
+
+def test_layers_in_containers_are_stages():
+    class Contained(nnx.Module):
+        def __init__(self):
+            self.steps = nnx.data((lifting(), {"plain": nnx.Conv(2, 2, (3, 3), rngs=nnx.Rngs(0))}))
+
+        def __call__(self, x):
+            return self.steps[1]["plain"](fc.max_over_group(self.steps[0](x)))
+
+    found = audit(Contained(), (9, 9, 1))
+    assert found.first_break.name == "steps.1.plain"
+    assert "a plain convolution" in found.first_break.reason

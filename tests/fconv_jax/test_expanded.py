@@ -85,15 +85,16 @@ def test_gradients_pass_through():
 
 
 class InContainers(nnx.Module):
-    """Layers in a tuple, a dict and both, and one of them once more by itself."""
+    """Layers in a tuple, a dict and a list of tuples, and one of them once more by itself."""
 
     def __init__(self, rngs):
         first, second, third = (fc.GroupFConv(2, 2, 3, 4, rngs=rngs) for _ in range(3))
         self.pair, self.named = nnx.data((first, nnx.relu)), nnx.data({"a": second, "more": [third]})
+        self.listed = nnx.List([nnx.data((second, nnx.relu))])
         self.first = first
 
     def __call__(self, x):
-        return self.named["more"][0](self.named["a"](self.pair[1](self.pair[0](x))))
+        return self.named["more"][0](self.listed[0][0](self.pair[1](self.pair[0](x))))
 
 
 def test_layers_in_containers_are_expanded():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import fconv_jax as fc
 from fconv_jax import GroupFConv, ProjectingFConv, initializers
 from tests.fconv_jax.arrays import assert_uniform
 from tests.fconv_jax.layer_cases import EVERY, POINTWISE_KINDS, SPATIAL_KINDS, Group1x1, make, noise_for
@@ -81,3 +82,18 @@ def test_report_init_does_not_keep_the_variance():
     """Negative control, and the report's trouble: at 3x3 and 8 rotations the variance falls to about 0.01."""
     layer = make(GroupFConv, in_features=4, out_features=8, num_rotations=8, init="report", use_bias=False)
     assert 0.002 < jnp.var(layer(noise_for(layer, 2, 16, 16))) < 0.05
+
+
+def he_by_name(key, shape, dtype, *, facts):
+    return fc.initializers.he_smooth()(key, shape, dtype, facts)
+
+
+@pytest.mark.parametrize("function", [
+    nnx.with_metadata(fc.initializers.he_smooth(), of="edges"),  # passes on no names
+    he_by_name,
+    lambda key, shape, dtype, more=None, facts=None: he_by_name(key, shape, dtype, facts=facts),
+])  # fmt: skip
+def test_an_initialiser_gets_the_facts_however_it_takes_them(function):
+    expected = fc.LiftingFConv(2, 4, 3, 8, rngs=nnx.Rngs(0)).coefficients[...]
+    found = fc.LiftingFConv(2, 4, 3, 8, coefficient_init=function, rngs=nnx.Rngs(0)).coefficients[...]
+    np.testing.assert_array_equal(found, expected)

@@ -328,6 +328,7 @@ def edsr(folder=None, said=None, **options):
     [
         ({"group": fconv_jax.Group(4, reflections=True)}, "group"),
         ({"basis": fconv_jax.Fourier(smooth=False)}, "basis"),
+        ({"dtype": jnp.bfloat16}, "dtype"), ({"precision": "highest"}, "precision"),
         ({"padding": "CIRCULAR"}, "padding"), ({"residual_scale": 0.5}, "residual_scale"), ({"scale": 3}, "scale"),
     ],
 )  # fmt: skip

@@ -185,6 +185,8 @@ def test_a_field_whose_group_was_guessed_is_named():
     fc.assert_equivariant(layer, x)
     with pytest.raises(AssertionError, match="taken for one of C8: give group= if not"):
         fc.assert_equivariant(lambda x: layer(x), x)
+    with pytest.raises(AssertionError, match="taken for one of C8"):
+        fc.assert_equivariant(lambda x: layer(x).mean((1, 2)), x)
     fc.assert_equivariant(lambda x: layer(x), x, group=D4)
     with pytest.raises(AssertionError, match=r"is above 1e-05$"):
         fc.assert_equivariant(lambda x: x[:, :, ::-1] * jnp.arange(8.0)[:, None], x)

@@ -120,6 +120,7 @@ def test_a_folder_is_refused_for_what_is_in_it(tmp_path):
     assert "holds 'a.txt', which no run wrote" in refusal(tmp_path, overwrite=True)
     folders.check(tmp_path, resume=True, overwrite=False)  # a finished run is left as it is
     (tmp_path / "results.json").unlink()
+    (tmp_path / "results.json").symlink_to(tmp_path / "nowhere")  # not finished
     assert "holds 'a.txt', which no run wrote" in refusal(tmp_path, resume=True)
     assert "is a file, or is below one" in refusal(tmp_path / "a.txt")
     assert "is a file, or is below one" in refusal(tmp_path / "a.txt" / "below")
