@@ -3,7 +3,6 @@
 python -m experiments.export checkpoints/setting3_lenet_fconv_invariant_mnist_5k --format onnx --output digits.onnx
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ def parser() -> Parser:
     """The command line."""
     result = config.new_parser("export", __doc__)
     text = "folder of a finished run or of save_pretrained, or a packaged network's name"
-    result.add_argument("run_dir", metavar="RUN_DIR|FOLDER", type=_word, help=text)
+    result.add_argument("run_dir", metavar="RUN_DIR|FOLDER", type=_place, help=text)
     listed = "; ".join(f"{name}: {what}" for name, what in EXPORT_FORMATS.items())
     rule = one_of(EXPORT_FORMATS)
     result.add_argument("--format", type=rule, metavar=rule.shown, required=True, help=listed)
@@ -29,10 +28,10 @@ def parser() -> Parser:
     return result
 
 
-def _word(word):
-    """A path as it was typed: ./NAME is a folder, NAME may be a packaged network."""
-    path(word)
-    return os.path.expanduser(word)
+def _place(word):
+    """A path; ./NAME stays as it is, a folder where NAME alone is a packaged network."""
+    found = path(word)
+    return word if word.startswith("./") else found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
