@@ -233,5 +233,5 @@ def good(cell: dict) -> np.ndarray:
 
 
 def _good(cell, name):
-    pairs = zip(cell["seeds"], cell[name], strict=True)
-    return {seed: value for seed, value in pairs if seed not in cell["failed_seeds"]}
+    rows = zip(cell["seeds"], cell[name], good(cell), strict=True)
+    return {seed: value for seed, value, is_good in rows if is_good}
