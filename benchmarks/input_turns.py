@@ -1,8 +1,9 @@
 """What an invariant network gains if it sees its input at several angles: no training, the same weights.
 
-    python -m benchmarks.input_turns RUN_DIR [--data-dir DIR] [--split test]
+    python -m benchmarks.input_turns RUN_DIR... [--data-dir DIR] [--split test]
 
-Before the first layer the image is rotated by each angle (cubic spline), and the pooled features are averaged over them
+A run of setting 1 is tested upright and at uniform angles, one of another setting on its own test images.  Before the
+first layer the image is rotated by each angle (cubic spline), and the pooled features are averaged over them
 (`input_turns` of `fconv_jax.models.invariant.InvariantFConv`), so that what is lost at one angle is shared by all.  A
 forward pass takes as many times as long.  Writes results/input-turns.md from test digits; the angles were chosen on
 2,000 validation digits, with `--split validation`.
@@ -18,10 +19,10 @@ import numpy as np
 from flax import nnx
 
 import fconv_jax as fc
+from benchmarks.origin import origin
 from experiments import data
 from experiments.data.rotation import INTERPOLATIONS, rotate_each, uniform_angles
 from experiments.runs.best import Evaluator, rotated
-from experiments.training.devices import device_name
 
 PAGE = Path(__file__).parents[1] / "results" / "input-turns.md"
 TURNS = ((0.0,), (0.0, 45.0), (0.0, 22.5, 45.0, 67.5))
@@ -51,8 +52,10 @@ def _classes(graph, state, images):
     return jnp.argmax(nnx.merge(graph, state)(images.astype(jnp.float32) / 255), -1)
 
 
-def tests(images: np.ndarray) -> dict[str, np.ndarray]:
+def tests(images: np.ndarray, setting: int) -> dict[str, np.ndarray]:
     """The images as each column of the table has them."""
+    if setting != 1:
+        return {f"setting {setting}": images}
     columns = {f"{angle}°": rotated(images, angle) for angle in ANGLES}
     angles = uniform_angles(0, len(images))
     for name, order in INTERPOLATIONS.items():
@@ -63,16 +66,25 @@ def tests(images: np.ndarray) -> dict[str, np.ndarray]:
 def main():
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser("benchmarks.input_turns")
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+    parser.add_argument("run_dirs", metavar="RUN_DIR", type=Path, nargs="+")
     parser.add_argument("--data-dir")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     options = parser.parse_args()
-    run = Evaluator(options.run_dir)
-    split = data.load(run.config.dataset, 1, data_dir=options.data_dir, splits=(options.split,), progress=print)
+    sections = [_section(Evaluator(folder), folder.name, options) for folder in options.run_dirs]
+    if options.split == "test":
+        command = f"python -m benchmarks.input_turns {' '.join(map(str, options.run_dirs))}"
+        PAGE.write_text(_PAGE.format(name=options.run_dirs[0].name, sections="\n".join(sections), command=command,
+                                     origin=origin()), encoding="utf-8")  # fmt: skip
+
+
+def _section(run, name, options):
+    """A table of one run: a line for each set of input angles."""
+    setting = run.config.setting
+    split = data.load(run.config.dataset, setting, data_dir=options.data_dir, splits=(options.split,), progress=print)
     images, labels = split[options.split].images, split[options.split].labels
     if options.split == "validation":
         images, labels = images[:FEW], labels[:FEW]
-    columns = tests(images)
+    columns = tests(images, setting)
     lines = [f"| input at | {' | '.join(columns)} |", "|" + "---|" * (1 + len(columns))]
     print("\n".join(lines))
     for turns in TURNS:
@@ -80,28 +92,32 @@ def main():
         right = [_text([np.mean(ask(images) == labels) for ask in asked]) for images in columns.values()]
         lines.append(f"| {', '.join(f'{turn:g}°' for turn in turns)} | {' | '.join(right)} |")
         print(lines[-1], flush=True)
-    if options.split == "test":
-        command = f"python -m benchmarks.input_turns {options.run_dir}"
-        PAGE.write_text(_PAGE.format(name=options.run_dir.name, table="\n".join(lines), command=command,
-                                     seeds=", ".join(map(str, run.config.seeds)), number=len(labels),
-                                     digest=run.digest, device=device_name()), encoding="utf-8")  # fmt: skip
+    seeds = ", ".join(map(str, run.config.seeds))
+    return _SECTION.format(name=name, table="\n".join(lines), number=len(labels), seeds=seeds, digest=run.digest)
 
 
 def _text(accuracy):
     return f"{np.mean(accuracy):.4f}" + (f" ± {np.std(accuracy, ddof=1):.4f}" if len(accuracy) > 1 else "")
 
 
-_PAGE = """# The input at several angles
-
-Trained at one angle, `{name}` is a little worse between the quarter turns. If it sees the image at
-several angles and averages the features, with the same weights and no training, it reads as many digits at uniform
-angles as upright ones; a forward pass takes as many times as long:
+_SECTION = """## {name}
 
 {table}
 
-Accuracy on {number:,} test digits: upright, or each rotated by its own angle, uniform over the circle (set 0).
-Mean and standard deviation over the seeds {seeds}. The angles of the input were chosen on 2,000 validation digits,
-which no run trained on. `{command}`, best epochs with the digest `{digest}`, {device}.
+{number:,} test images; mean and standard deviation over the seeds {seeds}; best epochs with the digest `{digest}`.
+"""
+_PAGE = """# The input at several angles
+
+Trained at one angle, `lenet_fconv_invariant` is a little worse between the quarter turns. If it sees the image at
+several angles and averages the features, with the same weights and no training, it reads about as many digits at
+uniform angles as upright ones. A forward pass takes as many times as long.
+
+Accuracy on test digits: upright (0°), each rotated by its own angle, uniform over the circle (set 0), or a setting's
+own test images. The angles of the input were chosen on 2,000 validation digits, which no run trained on. `{command}`
+({origin}).
+
+{sections}
+## In code
 
 ```python
 import fconv_jax as fc

@@ -9,6 +9,8 @@ means the same filter on every machine and with every decomposition.
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import ParamSpec
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from fconv_jax.group import Group, as_group
 
 MASKS = ("adaptive", "gaussian", "fading")
 
+_P = ParamSpec("_P")
 # Singular values of the Gram matrix up to this are noise (or functions that vanish on the grid).
 _SMALLEST_SINGULAR_VALUE = 1e-4
 _LARGE_GRAM = 2 * 11**2  # a side up to which one Gram matrix is decomposed, in well under a second
@@ -47,7 +50,21 @@ class FourierBasis:
     weights: np.ndarray
 
 
-@functools.lru_cache(maxsize=None, typed=True)  # typed: 5.0 and True must not find the entry of 5 and 1
+def _kept(function: Callable[_P, FourierBasis]) -> Callable[_P, FourierBasis]:
+    """Keeps what the function returns for each size and option."""
+    kept = functools.lru_cache(maxsize=None, typed=True)(function)  # typed: 5.0 and True are not 5 and 1
+
+    @functools.wraps(function)
+    def basis(*args: _P.args, **options: _P.kwargs) -> FourierBasis:
+        try:
+            return kept(*args, **options)
+        except TypeError:  # a list or an array cannot be looked up: the function says what it may be
+            return function(*args, **options)
+
+    return basis
+
+
+@_kept
 def fourier_basis(
     kernel_size: int,
     group: Group | int,
@@ -105,7 +122,7 @@ def fourier_basis(
     return _frozen(values, singular_values, weights)
 
 
-@functools.lru_cache(maxsize=None, typed=True)  # typed: 5.0 and True must not find the entry of 5 and 1
+@_kept
 def bicubic_basis(kernel_size: int, group: Group | int) -> FourierBasis:
     """Returns B-Conv's basis: one bicubic interpolation function per pixel, moved by every element of the group.
 

@@ -56,10 +56,10 @@ def plain_conv(
     )
 
 
-def plain_dense(in_features: int, out_features: int, *, init: str, rngs: nnx.Rngs) -> nnx.Linear:
-    """Returns a dense layer; `init` as in `plain_conv`, but `"alexnet"` is normal with std 0.01."""
+def plain_dense(in_features: int, out_features: int, *, init: str, rngs: nnx.Rngs, **options) -> nnx.Linear:
+    """Returns a dense layer; `init` as in `plain_conv`, but `"alexnet"` is normal with std 0.01; `options`: of Flax."""
     kernel_init, bias_init = _initializers(init, in_features, 0.01)
-    return nnx.Linear(in_features, out_features, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs)
+    return nnx.Linear(in_features, out_features, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs, **options)
 
 
 def _initializers(init, fan_in, alexnet_deviation):

@@ -58,7 +58,8 @@ class ResNet(ImageModel):
                 blocks.append(ResidualBlock(before, after, 3, group, strides=strides, use_bias=False, **options))
                 before = after
         self.blocks = nnx.List(blocks)
-        self.dense = plain_dense(before, num_classes, init="report", rngs=rngs)
+        types = {name: options[name] for name in ("dtype", "param_dtype", "precision") if name in options}
+        self.dense = plain_dense(before, num_classes, init="report", rngs=rngs, **types)
 
     def __call__(self, images: jax.Array, rngs=None) -> jax.Array:
         """Returns the logits."""

@@ -135,6 +135,15 @@ def test_shapes(case, sizes, expected):
     assert nnx.eval_shape(lambda: create(case)(jnp.ones((1, *sizes, 2)))).shape == (1, *expected)
 
 
+@pytest.mark.parametrize("group", [8, None])
+@pytest.mark.parametrize("case", ["resnet18_fconv", "unet_fconv", "edsr_fconv"])
+def test_a_type_reaches_every_parameter_and_the_output(case, group):
+    model = nnx.eval_shape(lambda: create(case, group=group, param_dtype=jnp.bfloat16))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))} == {"bfloat16"}
+    images = jnp.ones((1, 32, 32, 2), jnp.bfloat16)
+    assert nnx.eval_shape(lambda model: model(images), model).dtype == jnp.bfloat16
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
