@@ -178,3 +178,35 @@ FUNCTIONS = {
     "restrict": _over_elements("restrict", lambda of: _in_cosets(as_group(of["group"]), of["subgroup"])),
 }
 """Functions of this library that are one step."""
+
+
+def fold_norms(network, out: int) -> None:
+    """Folds batch norms into the convolution or dense layer before, if nothing else reads it; value `out` is last."""
+    uses, kept, moved = [out, *(i for _, inputs, _ in network.steps for i in inputs)], [], {0: 0}
+    for number, (operation, inputs, options) in enumerate(network.steps, start=1):
+        inputs = [i if isinstance(i, str) else moved[i] for i in inputs]
+        source = int(inputs[0]) if operation == "layer" else 0
+        before = kept[source - 1] if source else None
+        once = uses.count(network.steps[number - 1][1][0]) == 1
+        if before is not None and once and _fold(network, before, options["name"]):
+            moved[number] = source
+            continue
+        kept.append([operation, inputs, options])
+        moved[number] = len(kept)
+    network.steps = kept
+    if moved[out] != len(kept):
+        network.steps.append(["add", [moved[out]], {"number": 0.0}])
+
+
+def _fold(network, before, name):
+    """Whether layer `name` is a batch norm that folds into the step before."""
+    (norm, arguments), layer = network.layers[name], network.layers.get(before[2].get("name"), ("",))
+    if norm != "BatchNorm" or before[0] != "layer" or layer[0] not in ("Conv", "Linear"):
+        return False
+    scale, shift = affine_of(network.arrays.pop(name), arguments["epsilon"])
+    arrays = network.arrays[before[2]["name"]]
+    arrays["kernel"] = (arrays["kernel"] * scale).astype(np.float32)
+    arrays["bias"] = (arrays.get("bias", np.zeros(1)) * scale + shift).astype(np.float32)
+    layer[1]["use_bias"] = True
+    del network.layers[name]
+    return True

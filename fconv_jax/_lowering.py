@@ -11,14 +11,14 @@ import numpy as np
 from flax import nnx
 from jax.extend.core import Literal
 
-from fconv_jax._lowered_layers import FUNCTIONS, LAYERS, NotPlainError, affine_of, is_a
-from fconv_jax._traced import Program, bind, inner_program
+from fconv_jax._evaluated import activation, constant
+from fconv_jax._lowered_layers import FUNCTIONS, LAYERS, NotPlainError, fold_norms, is_a
+from fconv_jax._traced import Program, inner_program
 from fconv_jax.convolve import convolution_algorithm
 from fconv_jax.plain import BINARY, UNARY
 
 _RENAMED = {"reduce_sum": "sum", "reduce_max": "max", "reduce_min": "min"}
 _PASSED = ("copy", "copy_p", "stop_gradient", "optimization_barrier", "reduce_precision", "sharding_constraint")
-_MAX_CONSTANT = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Lowering:
             raise NotPlainError("the network's output does not depend on the images")
         self.output = [int(size) for size in out.shape[-2:]] if len(out.shape) in (3, 5) else []
         self.input_shape = [None, None, input_shape[2]] if self.any_size else list(input_shape)
-        self._fold_norms(out)
+        fold_norms(self, out.index)
 
     def description(self) -> dict:
         """The description that `fconv_jax.plain.PlainNetwork` takes."""
@@ -90,13 +90,14 @@ class Lowering:
         if name == "cond" and ins[0] is None:  # a choice between backends: the default
             return self._program(equation.params["branches"][-1], ins[1:])
         if not values:
-            return _constant(equation, ins)
+            return constant(equation, ins)
         if stage is not None and (lowered := self._stage(stage, ins, out)) is not None:
             return [lowered]
         inner = inner_program(equation) if name != "scan" else None
         if inner is not None:
-            activation = _activation(equation.params.get("name", ""), inner, ins)
-            return [self.step(activation, values, out)] if activation else self._inside(inner, ins, stage)
+            of_images = [isinstance(x, _Value) for x in ins]
+            name = activation(equation.params.get("name", ""), inner, ins, of_images)
+            return [self.step(name, values, out)] if name else self._inside(inner, ins, stage)
         if name in _PASSED:
             return ins
         lowered = self._raw(name, equation.params, ins, out)
@@ -252,36 +253,6 @@ class Lowering:
         }
         return self.step(operation, [x], out, **{**chosen, **fixed})
 
-    def _fold_norms(self, out):
-        """Folds batch norms into the convolution or dense layer before, if nothing else reads it; `out` is last."""
-        uses, kept, moved = [out.index, *(i for _, inputs, _ in self.steps for i in inputs)], [], {0: 0}
-        for number, (operation, inputs, options) in enumerate(self.steps, start=1):
-            inputs = [i if isinstance(i, str) else moved[i] for i in inputs]
-            source = int(inputs[0]) if operation == "layer" else 0
-            before = kept[source - 1] if source else None
-            once = uses.count(self.steps[number - 1][1][0]) == 1
-            if before is not None and once and self._fold(before, options["name"]):
-                moved[number] = source
-                continue
-            kept.append([operation, inputs, options])
-            moved[number] = len(kept)
-        self.steps = kept
-        if moved[out.index] != len(kept):
-            self.steps.append(["add", [moved[out.index]], {"number": 0.0}])
-
-    def _fold(self, before, name):
-        """Whether layer `name` is a batch norm that folds into the step before."""
-        (norm, arguments), layer = self.layers[name], self.layers.get(before[2].get("name"), ("",))
-        if norm != "BatchNorm" or before[0] != "layer" or layer[0] not in ("Conv", "Linear"):
-            return False
-        scale, shift = affine_of(self.arrays.pop(name), arguments["epsilon"])
-        arrays = self.arrays[before[2]["name"]]
-        arrays["kernel"] = (arrays["kernel"] * scale).astype(np.float32)
-        arrays["bias"] = (arrays.get("bias", np.zeros(1)) * scale + shift).astype(np.float32)
-        layer[1]["use_bias"] = True
-        del self.layers[name]
-        return True
-
 
 def lowered(model: nnx.Module, input_shape: tuple[int, int, int], any_size: bool) -> Lowering:
     """A network's steps, valid for images of any size only if tracing at another size gives the same steps."""
@@ -298,53 +269,3 @@ def lowered(model: nnx.Module, input_shape: tuple[int, int, int], any_size: bool
     if second is None or not first.same(second):
         first.input_shape = list(input_shape)
     return first
-
-
-def _constant(equation, ins):
-    """The results of an equation that does not depend on the images; batch axes become 1."""
-    out = equation.outvars[0].aval
-    if not all(isinstance(size, int) for size in out.shape):
-        if equation.primitive.name != "broadcast_in_dim" or np.size(ins[0]) != 1:
-            raise NotPlainError(f"{equation.primitive.name} of the batch's size has no plain form yet")
-        return [np.full([size if isinstance(size, int) else 1 for size in out.shape], ins[0])]
-    if math.prod(out.shape) > _MAX_CONSTANT:
-        raise NotPlainError(f"a constant of {math.prod(out.shape):,} numbers is too large")
-    try:
-        return jax.tree.leaves(bind(equation, *ins))
-    except NotImplementedError as error:
-        name = equation.primitive.name
-        name = "arithmetic with the batch's size" if name == "dim_as_value" else name
-        raise NotPlainError(f"{name} has no plain form yet") from error
-
-
-def _activation(name, inner, ins):
-    """The name of the `nnx` function that a program of one array computes, judged by its values; "" if unknown."""
-    name = {"relu": "relu", "elu": "elu"}.get(name, "")
-    if not name or sum(isinstance(x, _Value) for x in ins) != 1:
-        return ""
-    kind = next(var.aval.dtype for var, x in zip(inner.jaxpr.invars, ins, strict=True) if isinstance(x, _Value))
-    sample = jnp.concatenate([jnp.linspace(-3, 3, 13), jnp.asarray([-1e4, -50, -7, 7, 50, 1e4])]).astype(kind)
-    # The equations expect the network's shapes: `_run` skips broadcasts, so that they accept the sample.
-    y = _run(inner, [sample if isinstance(x, _Value) else x for x in ins])[0]
-    return name if jnp.allclose(y, UNARY[name](sample), atol=1e-6) else ""
-
-
-def _run(program, arguments):
-    found = dict(zip(program.jaxpr.invars, arguments, strict=True))
-    found |= dict(zip(program.jaxpr.constvars, program.consts, strict=True))
-
-    def read(atom):
-        return atom.val if isinstance(atom, Literal) else found[atom]
-
-    for equation in program.jaxpr.eqns:
-        ins, inner = [read(atom) for atom in equation.invars], inner_program(equation)
-        if inner is not None:
-            outs = _run(inner, ins)
-        elif equation.primitive.name == "broadcast_in_dim":
-            outs = ins[:1]
-        elif equation.primitive.name == "select_n":
-            outs = [jnp.where(ins[0], ins[2], ins[1])]
-        else:
-            outs = jax.tree.leaves(bind(equation, *ins))
-        found |= dict(zip(equation.outvars, outs, strict=True))
-    return [read(atom) for atom in program.jaxpr.outvars]

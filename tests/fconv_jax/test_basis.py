@@ -118,7 +118,7 @@ def by_singular_values_of_the_candidates(candidates):
     return left[:, : int(np.sum(values > 1e-4))], values
 
 
-def mixed_at_random(candidates, decompose=fconv_jax.basis._decompose):
+def mixed_at_random(candidates, decompose=fconv_jax._decomposition._decompose):
     """Any orthogonal mixture inside equal singular values, and any sign, is as good a decomposition."""
     functions, values = decompose(candidates)
     functions, kept = functions.copy(), values[: functions.shape[1]]
@@ -134,7 +134,7 @@ def mixed_at_random(candidates, decompose=fconv_jax.basis._decompose):
 def test_the_basis_does_not_depend_on_the_decomposition(monkeypatch, decompose):
     """Nor do the numbers of the reference hold for one decomposition only."""
     expected = [fourier_basis(k, t, p, mask=mask) for k, t, p, mask in SPREAD + REFLECTED]
-    monkeypatch.setattr(fconv_jax.basis, "_decompose", decompose)
+    monkeypatch.setattr(fconv_jax._decomposition, "_decompose", decompose)
     for (k, t, p, mask), basis in zip(SPREAD + REFLECTED, expected, strict=True):
         other = fourier_basis.__wrapped__(k, t, p, mask=mask)
         message = f"k={k} t={t} p={p} {mask}"
@@ -146,8 +146,8 @@ def test_the_basis_does_not_depend_on_the_decomposition(monkeypatch, decompose):
 def test_without_canonical_blocks_the_basis_does_depend_on_the_decomposition(monkeypatch):
     """Negative control of the test above."""
     expected = {group: fourier_basis(5, group) for group in (8, Group(8, True))}
-    monkeypatch.setattr(fconv_jax.basis, "_canonical", lambda functions, values: functions)
-    monkeypatch.setattr(fconv_jax.basis, "_decompose", mixed_at_random)
+    monkeypatch.setattr(fconv_jax._decomposition, "canonical", lambda functions, values: functions)
+    monkeypatch.setattr(fconv_jax._decomposition, "_decompose", mixed_at_random)
     for group, basis in expected.items():
         assert np.abs(fourier_basis.__wrapped__(5, group).values - basis.values).max() > 0.1
 
@@ -268,7 +268,7 @@ def test_distinct_functions_alone_give_the_same_basis(k, t, p, mask, monkeypatch
     """What large kernels do: even and odd functions apart, each frequency once."""
     options = {"smooth": True, "mask": mask}
     whole = fconv_jax.basis.fourier_basis.__wrapped__(k, t, p, **options)
-    monkeypatch.setattr(fconv_jax.basis, "_LARGE_GRAM", 0)
+    monkeypatch.setattr(fconv_jax._decomposition, "_LARGE_GRAM", 0)
     distinct = fconv_jax.basis.fourier_basis.__wrapped__(k, t, p, **options)
     assert distinct.rank == whole.rank
     np.testing.assert_allclose(distinct.values, whole.values, rtol=0, atol=2e-8)

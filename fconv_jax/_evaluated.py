@@ -1,0 +1,64 @@
+"""Parts of a traced network that are computed while it is lowered: constants, and activations to be recognised."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal
+
+from fconv_jax._lowered_layers import NotPlainError
+from fconv_jax._traced import bind, inner_program
+from fconv_jax.plain import UNARY
+
+_MAX_CONSTANT = 2**24
+
+
+def constant(equation, ins) -> list:
+    """The results of an equation that does not depend on the images; batch axes become 1."""
+    out = equation.outvars[0].aval
+    if not all(isinstance(size, int) for size in out.shape):
+        if equation.primitive.name != "broadcast_in_dim" or np.size(ins[0]) != 1:
+            raise NotPlainError(f"{equation.primitive.name} of the batch's size has no plain form yet")
+        return [np.full([size if isinstance(size, int) else 1 for size in out.shape], ins[0])]
+    if math.prod(out.shape) > _MAX_CONSTANT:
+        raise NotPlainError(f"a constant of {math.prod(out.shape):,} numbers is too large")
+    try:
+        return jax.tree.leaves(bind(equation, *ins))
+    except NotImplementedError as error:
+        name = equation.primitive.name
+        name = "arithmetic with the batch's size" if name == "dim_as_value" else name
+        raise NotPlainError(f"{name} has no plain form yet") from error
+
+
+def activation(name: str, inner, ins, of_images: list[bool]) -> str:
+    """The name of the `nnx` function that a program of one array computes, judged by its values; "" if unknown."""
+    name = {"relu": "relu", "elu": "elu"}.get(name, "")
+    if not name or sum(of_images) != 1:
+        return ""
+    kind = next(var.aval.dtype for var, moves in zip(inner.jaxpr.invars, of_images, strict=True) if moves)
+    sample = jnp.concatenate([jnp.linspace(-3, 3, 13), jnp.asarray([-1e4, -50, -7, 7, 50, 1e4])]).astype(kind)
+    # The equations expect the network's shapes: `_run` skips broadcasts, so that they accept the sample.
+    y = _run(inner, [sample if moves else x for x, moves in zip(ins, of_images, strict=True)])[0]
+    return name if jnp.allclose(y, UNARY[name](sample), atol=1e-6) else ""
+
+
+def _run(program, arguments):
+    found = dict(zip(program.jaxpr.invars, arguments, strict=True))
+    found |= dict(zip(program.jaxpr.constvars, program.consts, strict=True))
+
+    def read(atom):
+        return atom.val if isinstance(atom, Literal) else found[atom]
+
+    for equation in program.jaxpr.eqns:
+        ins, inner = [read(atom) for atom in equation.invars], inner_program(equation)
+        if inner is not None:
+            outs = _run(inner, ins)
+        elif equation.primitive.name == "broadcast_in_dim":
+            outs = ins[:1]
+        elif equation.primitive.name == "select_n":
+            outs = [jnp.where(ins[0], ins[2], ins[1])]
+        else:
+            outs = jax.tree.leaves(bind(equation, *ins))
+        found |= dict(zip(equation.outvars, outs, strict=True))
+    return [read(atom) for atom in program.jaxpr.outvars]
