@@ -7,7 +7,6 @@ import pickle
 import re
 import shutil
 import struct
-import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -272,91 +271,3 @@ def test_what_is_no_file_of_the_folder_is_refused(kind, name, copy, tmp_path):
 @pytest.mark.parametrize("name", ["nothing", "", "a/b/c", "no\0path", 3, "x" * 5000, "https://example.org/x", "../no"])
 def test_what_is_neither_folder_nor_name_is_refused(name):
     refused(name, "folder_or_name")
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A snapshot of user/net in a cache of the Hub, without a network."""
-    constants = pytest.importorskip("huggingface_hub.constants")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    revision = "0123456789" * 4
-    snapshot = tmp_path / "hub" / "models--user--net" / "snapshots" / revision
-    for path in FOLDER.iterdir():
-        blob = snapshot.parents[1] / "blobs" / f"blob_of_{path.name}"
-        for folder in (blob.parent, snapshot):
-            folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, blob)
-        (snapshot / path.name).symlink_to(pathlib.Path("..", "..", "blobs", blob.name))
-    (snapshot.parents[1] / "refs").mkdir()
-    (snapshot.parents[1] / "refs" / "main").write_text(revision)
-    return snapshot
-
-
-def test_a_name_of_the_hub_is_found_in_its_cache(hub, tmp_path):
-    model = from_pretrained("user/net")
-    np.testing.assert_array_equal(model.dense2.kernel[...], from_pretrained(NAME).dense2.kernel[...])
-    refused("user/other", "user/other is no folder and cannot be had from the Hub")
-    outside = shutil.copy(FOLDER / CONFIG, tmp_path)
-    (hub / CONFIG).unlink()
-    (hub / CONFIG).symlink_to(outside)
-    refused("user/net", "is a link")
-
-
-def test_what_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    refused("user/net", 'pip install "fconv_jax[hub]"')
-    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    with pytest.raises(ImportError, match=r"pip install \"fconv_jax\[pretrained\]\""):
-        from_pretrained(NAME)
-
-
-SMALL = {"width": 1, "blocks": 1, "group": 8}
-
-
-def edsr(folder=None, said=None, **options):
-    """A small network; saved with the config that it has, or that is said."""
-    model = fconv_jax.models.create("edsr_fconv", **{**SMALL, **options}, rngs=nnx.Rngs(0))
-    config = {"model": "edsr_fconv", "options": {**SMALL, **options} if said is None else {**SMALL, **said}}
-    if folder is not None:
-        save_pretrained(model, folder, config=config, card="# Small")
-    return model
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"group": fconv_jax.Group(4, reflections=True)}, "group"),
-        ({"basis": fconv_jax.Fourier(smooth=False)}, "basis"),
-        ({"dtype": jnp.bfloat16}, "dtype"), ({"precision": "highest"}, "precision"),
-        ({"padding": "CIRCULAR"}, "padding"), ({"residual_scale": 0.5}, "residual_scale"), ({"scale": 3}, "scale"),
-    ],
-)  # fmt: skip
-def test_a_network_with_other_options_than_the_config_has_is_refused(options, named, tmp_path):
-    with pytest.raises(ValueError, match=rf"model is not what config says: its [\w.]*{named} is"):
-        edsr(tmp_path / "mine", said={}, **options)
-    assert not any(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"group": fconv_jax.Group(4, reflections=True), "basis": fconv_jax.Fourier(2, smooth=False)},
-        {"basis": fconv_jax.Bicubic()}, {"param_dtype": "bfloat16"}, {"param_dtype": "float16"},
-    ],
-    ids=str,
-)  # fmt: skip
-def test_groups_bases_and_half_precision_are_kept(options, tmp_path):
-    model = edsr(tmp_path / "mine", **options)
-    model.eval()
-    found, x = from_pretrained(tmp_path / "mine"), np.random.default_rng(0).uniform(size=(1, 6, 6, 1))
-    np.testing.assert_array_equal(found(x), model(x))
-    assert found.lift.group == model.lift.group
-    assert found.lift.basis == model.lift.basis
-
-
-def test_what_is_no_network_config_or_card_is_named(tmp_path):
-    model = edsr()
-    for wrong in ((jnp.tanh, {"model": "lenet"}, "card"), (model, None, "card"), (model, {"model": "lenet"}, None)):
-        with pytest.raises(ValueError, match="must be an nnx"):
-            save_pretrained(wrong[0], tmp_path / "x", config=wrong[1], card=wrong[2])

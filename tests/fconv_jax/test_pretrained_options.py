@@ -1,0 +1,59 @@
+"""A saved network has the options that its config says: groups, bases and types are kept, others refused."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import fconv_jax
+from fconv_jax.pretrained import from_pretrained, save_pretrained
+
+SMALL = {"width": 1, "blocks": 1, "group": 8}
+
+
+def edsr(folder=None, said=None, **options):
+    """A small network; saved with the config that it has, or that is said."""
+    model = fconv_jax.models.create("edsr_fconv", **{**SMALL, **options}, rngs=nnx.Rngs(0))
+    config = {"model": "edsr_fconv", "options": {**SMALL, **options} if said is None else {**SMALL, **said}}
+    if folder is not None:
+        save_pretrained(model, folder, config=config, card="# Small")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"group": fconv_jax.Group(4, reflections=True)}, "group"),
+        ({"basis": fconv_jax.Fourier(smooth=False)}, "basis"),
+        ({"dtype": jnp.bfloat16}, "dtype"), ({"precision": "highest"}, "precision"),
+        ({"padding": "CIRCULAR"}, "padding"), ({"residual_scale": 0.5}, "residual_scale"), ({"scale": 3}, "scale"),
+    ],
+)  # fmt: skip
+def test_a_network_with_other_options_than_the_config_has_is_refused(options, named, tmp_path):
+    with pytest.raises(ValueError, match=rf"model is not what config says: its [\w.]*{named} is"):
+        edsr(tmp_path / "mine", said={}, **options)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"group": fconv_jax.Group(4, reflections=True), "basis": fconv_jax.Fourier(2, smooth=False)},
+        {"basis": fconv_jax.Bicubic()}, {"param_dtype": "bfloat16"}, {"param_dtype": "float16"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_groups_bases_and_half_precision_are_kept(options, tmp_path):
+    model = edsr(tmp_path / "mine", **options)
+    model.eval()
+    found, x = from_pretrained(tmp_path / "mine"), np.random.default_rng(0).uniform(size=(1, 6, 6, 1))
+    np.testing.assert_array_equal(found(x), model(x))
+    assert found.lift.group == model.lift.group
+    assert found.lift.basis == model.lift.basis
+
+
+def test_what_is_no_network_config_or_card_is_named(tmp_path):
+    model = edsr()
+    for wrong in ((jnp.tanh, {"model": "lenet"}, "card"), (model, None, "card"), (model, {"model": "lenet"}, None)):
+        with pytest.raises(ValueError, match="must be an nnx"):
+            save_pretrained(wrong[0], tmp_path / "x", config=wrong[1], card=wrong[2])
