@@ -28,6 +28,7 @@ def parser() -> Parser:
     config.add_data_options(result)
     config.add_training_options(result)
     result.add_argument("--output", metavar="DIR", type=path, default=Path("checkpoints"), help="of the runs' folders")
+    result.add_argument("--resume", action="store_true", help="what a sweep does without it, too")
     result.add_argument("--child", help=argparse.SUPPRESS)  # "NUMBER,DATASET": the training this process runs
     return result
 

@@ -6,19 +6,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from fconv_jax.basis import Bicubic, Fourier
 from fconv_jax.group import Group
+from fconv_jax.models.invariant import Layer
 
 _OPTIONS: dict[str, Any] = {"Group": Group, "Fourier": Fourier, "Bicubic": Bicubic}
 _MODES = ("deterministic", "use_running_average")
 
 
 def plain(value: Any) -> Any:
-    """A config with groups and bases as {class: fields}."""
+    """A config with groups and bases as {class: fields}, and NumPy's numbers as Python's."""
     if isinstance(value, Mapping):
         return {name: plain(entry) for name, entry in value.items()}
+    if isinstance(value, np.generic):
+        return value.item()
     kind = type(value).__name__
     return {kind: dataclasses.asdict(value)} if isinstance(value, tuple(_OPTIONS.values())) else value
 
@@ -45,5 +49,8 @@ def _told(name, value):
     """An option as a text to compare; `None` of what is no option, such as a function or an array."""
     if name in ("dtype", "param_dtype") and value is not None:
         return str(jnp.dtype(value))
-    simple = (int, float, str, type(None), jax.lax.Precision, *_OPTIONS.values())
+    if isinstance(value, tuple | list):
+        parts = [_told(name, part) for part in value]
+        return None if None in parts else f"({', '.join(parts)})"
+    simple = (int, float, str, type(None), jax.lax.Precision, Layer, *_OPTIONS.values())
     return repr(value) if isinstance(value, simple) else None

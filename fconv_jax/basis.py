@@ -167,9 +167,9 @@ class Fourier:
     mask: str = "fading"
 
     def __post_init__(self):
-        if self.mask not in MASKS:
+        if not isinstance(self.mask, str) or self.mask not in MASKS:
             raise ValueError(f"mask (={self.mask!r}) must be one of {', '.join(MASKS)}")
-        if self.num_frequencies not in ("few", "all"):
+        if not isinstance(self.num_frequencies, str) or self.num_frequencies not in ("few", "all"):
             rule = "'few', 'all' or a whole number"
             object.__setattr__(self, "num_frequencies", whole("num_frequencies", self.num_frequencies, 2, rule))
         if not isinstance(self.smooth, bool | np.bool_):

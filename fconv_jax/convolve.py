@@ -36,7 +36,7 @@ def padding_width(padding: Padding, kernel_size: int) -> int:
         if kernel_size % 2 == 0:
             raise ValueError(f"padding {padding!r} needs an odd kernel_size (={kernel_size}): else it is not symmetric")
         return (kernel_size - 1) // 2
-    rule = "'VALID', 'SAME', 'CIRCULAR', 'REFLECT' or a number of pixels, the same on each side,"
+    rule = "'VALID', 'SAME', 'CIRCULAR', 'REFLECT' or a number of pixels that is the same on each side"
     number = padding if isinstance(padding, str) else same("padding", padding, rule="a number of pixels", depth=2)
     width = whole("padding", number, least=None, rule=rule)
     if width < 0:

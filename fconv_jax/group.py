@@ -83,12 +83,12 @@ class Group:
         Raises:
           ValueError: not a subgroup.
         """
-        return _cosets(self, as_group(subgroup))
+        return _cosets(self, as_group(subgroup, "subgroup"))
 
 
-def as_group(group: Group | int) -> Group:
+def as_group(group: Group | int, name: str = "group") -> Group:
     """Returns a group; an int t means `Group(t)`."""
-    return group if isinstance(group, Group) else Group(whole("group", group, rule="a Group or a number of rotations"))
+    return group if isinstance(group, Group) else Group(whole(name, group, rule="a Group or a number of rotations"))
 
 
 def group_of(module: Any) -> Group | None:

@@ -73,7 +73,9 @@ class _FConv(nnx.Module):
         width = padding_width(padding, self._reach())
         self.padding = padding if isinstance(padding, str) else width
         if not isinstance(basis, Fourier | Bicubic):
-            raise ValueError(f"basis (={basis!r}) must be a fconv_jax.Fourier or fconv_jax.Bicubic")
+            raise ValueError(
+                f"basis (={' '.join(repr(basis).split()):.60}) must be a fconv_jax.Fourier or fconv_jax.Bicubic"
+            )
         self.basis, self.use_bias, self.precision = basis, bool(use_bias), precision
         self.dtype, param_dtype = checked_dtype(dtype), checked_dtype(param_dtype, "param_dtype")
         in_features = self.in_features // self.feature_group_count

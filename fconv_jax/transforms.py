@@ -115,6 +115,7 @@ def rotate_vectors(vectors: jax.Array, angle: float) -> jax.Array:
 
 def mirror_image(images: jax.Array) -> jax.Array:
     """Mirrors images `[batch, height, width, channel]`: columns reversed."""
+    images = jnp.asarray(images)
     if images.ndim != 4:
         raise ValueError(f"images of shape {images.shape} must be [batch, height, width, channel]")
     return jnp.flip(images, axis=2)

@@ -131,6 +131,7 @@ def draw(options: Namespace, command: str) -> None:
     Raises:
       InputError: a folder that cannot be written.
     """
+    folders.check_writable(options.output)
     output, cells = options.output, _upright_cells(options.results)
     digits = data.load("mnist_5k", 1, data_dir=options.data_dir, splits=("test",), progress=print)["test"]
     step = max(1, len(digits.labels) // 10)  # one of each class: they are sorted

@@ -203,12 +203,12 @@ def comparison_table(cells: list[dict]) -> Table:
 
 
 def class_table(cells: list[dict]) -> Table:
-    """Test accuracy of each class, mean of the seeds that did not fail."""
+    """Test accuracy of each class, mean of the seeds that did not fail; empty if all did."""
     body = []
     for cell in sorted(cells, key=order):
-        good = _good(cell, "per_class_accuracy").values()
-        means = np.mean(list(good or cell["per_class_accuracy"]), axis=0)
-        body.append([cell["dataset"], str(cell["setting"]), label(cell), *(f"{value:.3f}" for value in means)])
+        good, blank = list(_good(cell, "per_class_accuracy").values()), [""] * len(cell["per_class_accuracy"][0])
+        means = [f"{value:.3f}" for value in np.mean(good, axis=0)] if good else blank
+        body.append([cell["dataset"], str(cell["setting"]), label(cell), *means])
     head = ["data", "setting", "model", *map(str, range(max(map(len, body)) - 3))]
     return Table("Accuracy of each class", head, body, ("Mean of the seeds that did not fail.",))
 

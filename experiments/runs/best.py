@@ -25,7 +25,7 @@ from experiments.runs.checkpoints import (
 )
 from experiments.settings import COPIES_PER_IMAGE, RunConfig
 from experiments.training.loop import make
-from experiments.training.network import Network, abstract_model, build
+from experiments.training.network import Network, abstract_model, build, num_parameters
 from fconv_jax import equivariance_error
 
 ANGLES = tuple(range(-180, 181, 15))
@@ -68,7 +68,7 @@ class Evaluator:
         best = run_dir / folders.BEST
         if not best.is_dir():
             raise CheckpointError(f"{run_dir} holds no finished run ({folders.BEST}/ is missing): --resume finishes it")
-        reading.check_run(run_dir)
+        results = reading.check_run(run_dir)
         try:
             # The configuration is not yet checked against the digest: building its network may fail in any way.
             rows = self._prepare(restore_record(best))
@@ -83,6 +83,11 @@ class Evaluator:
         check_basis(best, record["basis"], abstract_model(self.network))
         self.arrays, self.best_epoch, self.digest = self.programs.pad(arrays), record["best_epoch"], record["digest"]
         self.run_dir, self.elsewhere = run_dir, not any(self.best_epoch)
+        number, said = num_parameters(self.network), (results or {}).get("num_parameters")
+        if results and said != number:
+            raise InputError(
+                f"{run_dir}: num_parameters is {said!r} in {folders.RESULTS}, but the network has {number}"
+            )
         self.check_unchanged()  # all that was read above is of one run
 
     def _prepare(self, record):

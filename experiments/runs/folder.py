@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -227,13 +228,12 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def check_writable(folder: Path) -> None:
-    """Checks that a folder can be written, or made. Raises `InputError`: it cannot."""
+    """Checks that a folder can be written, or made: a folder made there is removed. Raises `InputError`: it cannot."""
     with writing(folder):
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        there = next(path for path in (folder, *folder.absolute().parents) if path.is_symlink() or path.exists())
         if not there.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, f"{there} is a file")
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, "permission denied")
+            raise NotADirectoryError(errno.ENOTDIR, f"{there} is no folder")
+        tempfile.TemporaryDirectory(prefix=".", dir=there).cleanup()
 
 
 def _entries(folder):

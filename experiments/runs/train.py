@@ -56,6 +56,8 @@ def run(options: Namespace, command: str, draw: Draw) -> None:
     )
     given = configs.given(options) | {"dataset": dataset}
     _check(folder, options.resume, options.overwrite)
+    if processes.is_first() and not (options.resume and folders.is_finished(folder)):
+        folders.check_writable(folder)
     saved = configs.read(folder) if options.resume else None
     if saved:  # before data are prepared for it
         config = configs.configuration(options.model, options.setting, dataset, given, saved)
@@ -75,6 +77,8 @@ def sweep(options: Namespace, planned: list[Planned], numbers, command: str, dra
       BusyError: another process is at work on one of the cells.
     """
     console = first_console()
+    if processes.is_first():
+        folders.check_writable(options.output)
     dataset = resolve(console, options, options.dataset or "auto", options.settings)
     places, given = plan.places(planned, dataset), configs.given(options) | {"dataset": dataset}
     for number in numbers:
@@ -120,17 +124,23 @@ def _taken(stack, console, cell, *, resume, overwrite=False) -> bool:
 
     Everything is checked before anything is written.
     """
+
+    def finished():
+        if resume:
+            cell.check_folder()
+        done = resume and folders.is_finished(cell.folder)
+        if done:
+            console.print(f"{cell.folder} is finished: nothing to do")
+        return done
+
     _check(cell.folder, resume, overwrite)
-    if resume:
-        cell.check_folder()
+    if finished():  # takes no lock: that would be a change
+        return False
     if processes.is_first():
         stack.enter_context(folders.locked(cell.folder))
         _check(cell.folder, resume, overwrite)  # again, now that the folder is locked
-    if resume:
-        cell.check_folder()
-        if folders.is_finished(cell.folder):
-            console.print(f"{cell.folder} is finished: nothing to do")
-            return False
+    if finished():
+        return False
     if processes.is_first():
         if overwrite:
             folders.clear(cell.folder)

@@ -59,7 +59,7 @@ def create(
     >>> model(jax.numpy.zeros((2, 28, 28, 1))).shape
     (2, 10)
     """
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         raise ValueError(f"model (={name!r}) must be one of {', '.join(MODELS)}")
     if init not in ("report", "he"):
         raise ValueError(f"init (={init!r}) must be 'report' or 'he'")
@@ -70,9 +70,10 @@ def create(
 
 def _check(name, options):
     """Refuses options that a network does not take."""
-    made = getattr(MODELS[name], "func", MODELS[name])
+    made, fixed = getattr(MODELS[name], "func", MODELS[name]), getattr(MODELS[name], "args", ())
     own = inspect.signature(made.__init__ if isinstance(made, type) else made).parameters
-    takes = [*[option for option in own if option not in ("self", "options")], *_OF_LAYERS * ("options" in own)]
+    own = list(own)[len(fixed) + isinstance(made, type) :]  # without self, and what the table fixes
+    takes = [*[option for option in own if option != "options"], *_OF_LAYERS * ("options" in own)]
     for option, value in options.items():
         if option not in takes:
             raise ValueError(f"{option} (={value!r}) must be an option of {name}, one of {', '.join(takes)}")

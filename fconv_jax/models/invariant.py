@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 
 import jax.numpy as jnp
 from flax import nnx
@@ -13,7 +12,7 @@ from fconv_jax.dropout import Dropout
 from fconv_jax.layers import GroupFConv, LiftingFConv
 from fconv_jax.models.initial import fconv_init, plain_dense
 from fconv_jax.models.stages import StagedModel, mean_over_space, means_over_space
-from fconv_jax.pooling import blur_pool, max_over_group, spatial_mean_pool
+from fconv_jax.pooling import blur_pool, disk_mask, max_over_group, spatial_mean_pool
 from fconv_jax.transforms import inside_disk, rotate_image
 
 
@@ -77,6 +76,7 @@ class InvariantFConv(StagedModel):
         rngs: nnx.Rngs,
     ):
         _check(layers=layers, power=power, hidden=hidden, dropout=dropout, input_turns=input_turns)
+        _check_windows(margin, blur=blur, power_blur=power_blur)
         hidden, num_classes = int(hidden), whole("num_classes", num_classes)
         self.layers, self.input_turns, self.margin, self.blur = layers, tuple(map(float, input_turns)), margin, blur
         self.power, self.power_blur = power, power_blur
@@ -131,15 +131,24 @@ class InvariantFConv(StagedModel):
 def _check(*, layers, power, hidden, dropout, input_turns):
     if not layers:
         raise ValueError("layers must not be empty")
-    if isinstance(power, bool) or (power is not None and not 1 <= power < math.inf):
+    if power is not None and finite("power", power) < 1:
         raise ValueError(f"power (={power!r}) must be a finite number of at least 1, or None")
     whole("hidden", hidden)
-    if not 0 <= dropout < 1:
+    if not 0 <= finite("dropout", dropout) < 1:
         raise ValueError(f"dropout (={dropout!r}) must be at least 0 and below 1")
-    if not len(input_turns):
+    if not isinstance(input_turns, tuple | list) or not input_turns:
         raise ValueError(f"input_turns (={input_turns!r}) must be finite angles, at least one")
     for angle in input_turns:
         finite("input_turns", angle, "number of degrees")
+
+
+def _check_windows(margin, **windows):
+    """Refuses what the disk and the pools would refuse in a call."""
+    if margin is not None:
+        disk_mask(28, margin)
+    for name, window in windows.items():
+        if window is not None:
+            whole(name, window)
 
 
 def _rotated(images, angles):

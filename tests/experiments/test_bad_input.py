@@ -1,5 +1,6 @@
 """Bad input to `run` and `evaluate`: exit code 2, one line beside the usage, nothing written, nothing lost."""
 
+import functools
 import json
 import re
 import shutil
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import audit, convert, evaluate, export, figures, ladder, predict, report, run, sweep
+from experiments import audit, convert, data, evaluate, export, figures, ladder, predict, report, run, sweep
 from experiments.data.files import DataError
 from experiments.data.sources import data_directory
 from tests.experiments import helpers
@@ -113,7 +114,7 @@ def test_every_path_may_start_at_home_and_no_option_is_abbreviated(door, monkeyp
         assert action.type("~/x") == Path("/home/me/x"), action
     assert not command.allow_abbrev
     assert command.line("use --resume or --output") == (
-        "use --resume or --output" if door is run else "use experiments.run --resume or --output"
+        "use --resume or --output" if door in (run, sweep) else "use experiments.run --resume or --output"
     )
 
 
@@ -161,6 +162,20 @@ def test_output_that_cannot_be(synthetic, tmp_path, capfd):
     ]
     for output, more, says in cases:
         helpers.assert_refused(capfd, tmp_path, helpers.run, *RUN.split(), "--output", output, *more, says=says)
+
+
+def test_a_place_that_cannot_be_written_is_found_before_data_are_prepared(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(data, "load", lambda *args, **more: pytest.fail("data were prepared"))
+    place = tmp_path / "dangling"
+    place.symlink_to(tmp_path / "nowhere")
+    words = ("--models lenet --settings 1 --dataset mnist_5k --child 1,mnist_5k --output", place / "below")
+    sweeps = functools.partial(helpers.call, sweep.main)
+    helpers.assert_refused(capfd, tmp_path, sweeps, *words[0].split(), words[1], says="cannot be written")
+    helpers.assert_refused(capfd, tmp_path, helpers.run, *RUN.split(), "--output", place, says="cannot be written")
+    draws = functools.partial(helpers.call, figures.main)
+    helpers.assert_refused(capfd, tmp_path, draws, "--output", place / "below", says="cannot be written")
+    reports = functools.partial(helpers.call, report.main)
+    helpers.assert_refused(capfd, tmp_path, reports, "--output", place / "below", says="cannot be written")
 
 
 def without(config, name):

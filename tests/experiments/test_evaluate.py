@@ -132,6 +132,13 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(own, tmp_path, 
         helpers.assert_refused(capfd, tmp_path, helpers.evaluate, *arguments, says="cannot be written")
 
 
+def test_a_number_of_parameters_that_the_network_does_not_have_is_refused(own, finished, tmp_path, capfd):
+    results = json.loads((finished / "results.json").read_text())
+    (own / "results.json").write_text(json.dumps(results | {"num_parameters": 1}))
+    says = f"num_parameters is 1 in results.json, but the network has {results['num_parameters']}"
+    helpers.assert_refused(capfd, tmp_path, helpers.evaluate, own, says=says)
+
+
 def test_a_step_that_does_not_divide_half_a_turn_is_refused(own, tmp_path, capfd):
     arguments = (own, "--angles", "--angle-step", 7)
     helpers.assert_refused(capfd, tmp_path, helpers.evaluate, *arguments, says="--angle-step: invalid choice: '7'")

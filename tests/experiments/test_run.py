@@ -215,16 +215,18 @@ def test_other_options_are_refused_before_data_are_prepared(finished, monkeypatc
 
 
 def test_a_finished_run_may_hold_what_was_made_of_it(synthetic, finished, tmp_path, capsys):
-    shutil.copytree(finished, tmp_path / "run")
+    shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns(".lock"))
     (tmp_path / "run" / "net.onnx").write_text("exported")
     assert helpers.run(*helpers.QUICK, "--output", tmp_path / "run", "--resume") == 0
     assert "nothing to do" in capsys.readouterr().out
+    with folders.locked(tmp_path / "run", leave=False):  # an evaluation holds it: nothing is written here
+        assert helpers.run(*helpers.QUICK, "--output", tmp_path / "run", "--resume") == 0
+    assert not (tmp_path / "run" / ".lock").exists()
 
 
 @pytest.mark.parametrize("lost", [["results.json"], ["results.json", "curves.csv", "curves.png"]], ids=len)
 def test_a_run_killed_while_it_writes_its_results_is_finished_by_resume(synthetic, finished, tmp_path, lost):
-    folder = tmp_path / "run"
-    shutil.copytree(finished, folder)
+    folder = shutil.copytree(finished, tmp_path / "run")
     for name in lost:
         (folder / name).unlink()
     assert helpers.run(*helpers.QUICK, "--output", folder, "--resume") == 0
@@ -235,8 +237,8 @@ def test_a_run_killed_while_it_writes_its_results_is_finished_by_resume(syntheti
 
 
 def test_a_locked_folder_is_refused(synthetic, finished, tmp_path, capsys):
-    folder = tmp_path / "run"
-    shutil.copytree(finished, folder)
+    folder = shutil.copytree(finished, tmp_path / "run")
+    (folder / "results.json").unlink()  # a finished run is left as it is, whoever is at work
     before = helpers.tree(folder)
     with folders.locked(folder):
         for way in ("--resume", "--overwrite"):
@@ -247,8 +249,7 @@ def test_a_locked_folder_is_refused(synthetic, finished, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_overwrite_starts_anew(synthetic, finished, tmp_path):
-    folder = tmp_path / "run"
-    shutil.copytree(finished, folder)
+    folder = shutil.copytree(finished, tmp_path / "run")
     (folder / "evaluation.json").write_text("{}")
     (folder / ".curves.csv.part").write_text("left over")
     words = [word if word != "0,3" else "3" for word in helpers.QUICK]
@@ -259,8 +260,7 @@ def test_overwrite_starts_anew(synthetic, finished, tmp_path):
 
 
 def test_overwrite_keeps_its_hands_off_foreign_files(synthetic, finished, tmp_path, capsys):
-    folder = tmp_path / "run"
-    shutil.copytree(finished, folder)
+    folder = shutil.copytree(finished, tmp_path / "run")
     (folder / "thesis.tex").write_text("years of work")
     before = helpers.tree(folder)
     assert helpers.run(*helpers.QUICK, "--output", folder, "--overwrite") == 2

@@ -247,6 +247,11 @@ def test_bicubic_basis_at_rotation_zero_is_one_pixel_each():
         (bicubic_basis, (4, 8), r"kernel_size \(=4\) must be odd"),
         (fourier_basis, (1, 8, 1), r"num_frequencies \(=1\) must be between 2 and kernel_size \(=1\)"),
         (Fourier, ("some",), r"num_frequencies \(='some'\) must be 'few', 'all' or a whole number"),
+        (
+            Fourier,
+            (np.array([1, 2]),),
+            r"num_frequencies \(=array\(\[1, 2\]\)\) must be 'few', 'all' or a whole number",
+        ),
         (functools.partial(Fourier, mask="round"), (), r"'round'\) must be one of adaptive, gaussian, fading"),
         (functools.partial(Fourier, smooth="no"), (), r"smooth \(='no'\) must be True or False"),
     ],

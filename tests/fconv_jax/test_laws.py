@@ -170,6 +170,8 @@ def test_what_is_no_subgroup_is_refused():
     for group, subgroup in ((8, 3), (8, fc.Group(4, True)), (4, 8)):
         with pytest.raises(ValueError, match="is not a subgroup of"):
             fc.restrict(jnp.ones((1, fc.group.as_group(group).order, 1)), group, subgroup)
+    with pytest.raises(ValueError, match=r"subgroup \(=8.0\) must be a Group or a number of rotations"):
+        fc.restrict(jnp.ones((1, 8, 1)), 8, 8.0)
     with pytest.raises(ValueError, match=r"must be \[\.\.\., 8, channel\]"):
         fc.restrict(jnp.ones((1, 4, 1)), 8, 4)
 

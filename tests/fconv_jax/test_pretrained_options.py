@@ -26,13 +26,27 @@ def edsr(folder=None, said=None, **options):
         ({"group": fconv_jax.Group(4, reflections=True)}, "group"),
         ({"basis": fconv_jax.Fourier(smooth=False)}, "basis"),
         ({"dtype": jnp.bfloat16}, "dtype"), ({"precision": "highest"}, "precision"),
+        ({"group": None, "kernel_dilation": (2, 2)}, "kernel_dilation"),
         ({"padding": "CIRCULAR"}, "padding"), ({"residual_scale": 0.5}, "residual_scale"), ({"scale": 3}, "scale"),
     ],
 )  # fmt: skip
 def test_a_network_with_other_options_than_the_config_has_is_refused(options, named, tmp_path):
     with pytest.raises(ValueError, match=rf"model is not what config says: its [\w.]*{named} is"):
-        edsr(tmp_path / "mine", said={}, **options)
+        edsr(tmp_path / "mine", said={} if named == "group" else {"group": options.get("group", 8)}, **options)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("made", "said"), [((0.0, 45.0), (0.0,)), ((0.0,), [0.0, 45.0]), ((0.0, 45.0), [0, 45])])
+def test_the_angles_of_the_input_are_those_that_the_config_says(made, said, tmp_path):
+    name, rngs = "lenet_fconv_invariant", nnx.Rngs(0)
+    model = fconv_jax.models.create(name, input_turns=made, rngs=rngs)
+    config = {"model": name, "options": {"input_turns": said}}
+    if tuple(said) == made:
+        save_pretrained(model, tmp_path / "mine", config=config, card="")
+        assert from_pretrained(tmp_path / "mine").input_turns == made
+        return
+    with pytest.raises(ValueError, match="model is not what config says: its input_turns is"):
+        save_pretrained(model, tmp_path / "mine", config=config, card="")
 
 
 @pytest.mark.parametrize(
@@ -40,6 +54,7 @@ def test_a_network_with_other_options_than_the_config_has_is_refused(options, na
     [
         {"group": fconv_jax.Group(4, reflections=True), "basis": fconv_jax.Fourier(2, smooth=False)},
         {"basis": fconv_jax.Bicubic()}, {"param_dtype": "bfloat16"}, {"param_dtype": "float16"},
+        {"group": np.int64(3)},
     ],
     ids=str,
 )  # fmt: skip

@@ -136,6 +136,9 @@ def test_wrong_images(name, shape):
     ("name", "options", "message"),
     [
         ("resnet", {}, r"model \(='resnet'\) must be one of lenet, lenet_fconv"),
+        (["lenet"], {}, r"model \(=\['lenet'\]\) must be one of lenet, lenet_fconv"),
+        ("fconv_mnist_simple", {"widths": (2, 2, 2)}, r"widths \(.*\) must be an option of .*, one of num_rotations, "),
+        ("lenet_fconv_invariant", {"layers": ()}, r"layers \(=\(\)\) must be an option of .*, one of num_rotations, "),
         ("lenet", {"init": "paper"}, r"init \(='paper'\) must be 'report' or 'he'"),
         ("fconv_mnist_simple", {"init": "paper"}, r"init \(='paper'\) must be 'report' or 'he'"),
         ("lenet", {"num_classes": 0}, r"num_classes \(=0\) must be a whole number of at least 1"),

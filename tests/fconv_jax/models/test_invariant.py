@@ -86,10 +86,12 @@ def test_rotations_that_four_does_not_divide_are_not_invariant():
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        *(("power", value) for value in (0, -2.0, True, float("nan"), float("inf"))),
-        *(("dropout", value) for value in (2.0, 1.0, -0.1, float("nan"))),
+        *(("power", value) for value in (0, -2.0, True, "a", float("nan"), float("inf"))),
+        *(("dropout", value) for value in (2.0, 1.0, -0.1, "a", float("nan"))),
+        *(("margin", value) for value in (200.0, -1.0, "a")),
+        *((name, value) for name in ("blur", "power_blur") for value in (0, 2.5)),
         *(("hidden", value) for value in (0, 2.5)),
-        *(("input_turns", value) for value in ((), (float("nan"),))),
+        *(("input_turns", value) for value in ((), 5, (float("nan"),))),
     ],
 )
 def test_options_out_of_range(option, value):
