@@ -5,12 +5,14 @@
 A run of setting 1 is tested upright and at uniform angles, one of another setting on its own test images.  Before the
 first layer the image is rotated by each angle (cubic spline), and the pooled features are averaged over them
 (`input_turns` of `fconv_jax.models.invariant.InvariantFConv`), so that what is lost at one angle is shared by all.  A
-forward pass takes as many times as long.  Writes results/input-turns.md from test digits; the angles were chosen on
-2,000 validation digits, with `--split validation`.
+forward pass takes as many times as long.  Writes results/benchmarks/input_turns.json and results/input-turns.md from
+test digits, and keeps what they hold of other runs; the angles were chosen on 2,000 validation digits, with
+`--split validation`.
 """
 
 import argparse
 import functools
+import json
 from pathlib import Path
 
 import jax
@@ -23,8 +25,10 @@ from benchmarks.origin import origin
 from experiments import data
 from experiments.data.rotation import INTERPOLATIONS, rotate_each, uniform_angles
 from experiments.runs.best import Evaluator, rotated
+from experiments.runs.folder import write_json
 
 PAGE = Path(__file__).parents[1] / "results" / "input-turns.md"
+FILE = PAGE.parent / "benchmarks" / "input_turns.json"
 TURNS = ((0.0,), (0.0, 45.0))
 ANGLES, TOGETHER, FEW = (0,), 100, 2_000
 
@@ -70,14 +74,26 @@ def main():
     parser.add_argument("--data-dir")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     options = parser.parse_args()
-    sections = [_section(Evaluator(folder), folder.name, options) for folder in options.run_dirs]
-    if options.split == "test":
-        command = f"python -m benchmarks.input_turns {' '.join(map(str, options.run_dirs))}"
-        PAGE.write_text(_PAGE.format(name=options.run_dirs[0].name, sections="\n".join(sections), command=command,
-                                     origin=origin()), encoding="utf-8")  # fmt: skip
+    found = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    for folder in options.run_dirs:
+        found[folder.name] = _section(Evaluator(folder), options) | {
+            "command": f"python -m benchmarks.input_turns {folder}",
+            "origin": origin(),
+        }
+        if options.split == "test":
+            write_json(FILE, found)
+            write_page(found)
 
 
-def _section(run, name, options):
+def write_page(found: dict) -> None:
+    """Writes the page: a table for each run."""
+    sections = "\n".join(
+        _SECTION.format(name=name, **{**one, "table": "\n".join(one["table"])}) for name, one in found.items()
+    )
+    PAGE.write_text(_PAGE.format(name=min(found), sections=sections), encoding="utf-8")
+
+
+def _section(run, options):
     """A table of one run: a line for each set of input angles."""
     setting = run.config.setting
     split = data.load(run.config.dataset, setting, data_dir=options.data_dir, splits=(options.split,), progress=print)
@@ -93,7 +109,7 @@ def _section(run, name, options):
         lines.append(f"| {', '.join(f'{turn:g}°' for turn in turns)} | {' | '.join(right)} |")
         print(lines[-1], flush=True)
     seeds = ", ".join(map(str, run.config.seeds))
-    return _SECTION.format(name=name, table="\n".join(lines), number=len(labels), seeds=seeds, digest=run.digest)
+    return {"table": lines, "number": len(labels), "seeds": seeds, "digest": run.digest}
 
 
 def _text(accuracy):
@@ -104,7 +120,8 @@ _SECTION = """## {name}
 
 {table}
 
-{number:,} test images; mean and standard deviation over the seeds {seeds}; best epochs with the digest `{digest}`.
+{number:,} test images; mean and standard deviation over the seeds {seeds}; best epochs with the digest `{digest}`;
+`{command}` ({origin}).
 """
 _PAGE = """# The input at several angles
 
@@ -113,8 +130,7 @@ several angles and averages the features, with the same weights and no training,
 uniform angles as upright ones. A forward pass takes as many times as long.
 
 Accuracy on test digits: upright (0°), each rotated by its own angle, uniform over the circle (set 0), or a setting's
-own test images. The angles of the input were chosen on 2,000 validation digits, which no run trained on. `{command}`
-({origin}).
+own test images. The angles of the input were chosen on 2,000 validation digits, which no run trained on.
 
 {sections}
 ## In code
