@@ -77,9 +77,10 @@ def sweep(options: Namespace, planned: list[Planned], numbers, command: str, dra
       BusyError: another process is at work on one of the cells.
     """
     console = first_console()
-    if processes.is_first():
-        folders.check_writable(options.output)
     dataset = resolve(console, options, options.dataset or "auto", options.settings)
+    names = [name for number in numbers for name in planned[number - 1].folder_names(dataset, options.init)]
+    if processes.is_first() and not all(folders.is_finished(options.output / name) for name in names):
+        folders.check_writable(options.output)
     places, given = plan.places(planned, dataset), configs.given(options) | {"dataset": dataset}
     for number in numbers:
         train_planned(console, planned[number - 1], options.output, given, options.data_dir, command, draw,

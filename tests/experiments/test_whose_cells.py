@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from experiments import data, sweep
+from experiments.runs import folder as folders
 from tests.experiments import helpers, small_digits
 
 # Many cases that take half a minute together; trainings are compared with each other.
@@ -61,6 +62,12 @@ def test_a_sweep_takes_its_own_cells_and_looks_at_their_data(synthetic, finished
     (cell / "config.json").unlink()
     assert helpers.call(sweep.main, *SWEEP, "--output", tmp_path) == 2
     assert "no config.json" in capfd.readouterr().err
+
+
+def test_a_finished_sweep_asks_for_no_place_to_write(synthetic, finished, tmp_path, monkeypatch):
+    shutil.copytree(finished, tmp_path / "setting1_lenet_mnist_5k")
+    monkeypatch.setattr(folders, "check_writable", lambda folder: pytest.fail("nothing is to be written"))
+    assert helpers.call(sweep.main, *SWEEP, "--output", tmp_path, "--child", "1,mnist_5k") == 0
 
 
 def test_a_pair_is_checked_before_anything_is_written(synthetic, finished, tmp_path, capfd):
