@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -44,32 +45,44 @@ def named(init: _Init) -> _Init:
     return checked  # pyright: ignore
 
 
-def stride_advice(layer, sizes: Sequence[int]) -> str:
-    """Says that a layer's stride does not fit an image's sides, and which kernel and padding do; empty if it fits."""
-    s, k, group = layer.strides, layer.kernel_size, layer.group
+def misfit(layer, sizes: Sequence[int]) -> tuple[int, tuple[int, int] | None] | None:
+    """A side that a layer's stride does not fit, and the closest kernel and padding that it does; `None` if it fits.
+
+    The outputs stay as large.  Larger kernels come first; one of 1 x 1 rotates otherwise than a larger one.
+    """
+    s, d, k = layer.strides, layer.kernel_dilation, layer.kernel_size
+    width, odd = padding_width(layer.padding, layer._reach()), isinstance(layer.basis, Bicubic)
 
     def room(k, width):
-        return [size + 2 * width - layer.kernel_dilation * (k - 1) - 1 for size in sizes]
+        return [size + 2 * width - d * (k - 1) - 1 for size in sizes]
 
-    def half(k):
-        return layer.kernel_dilation * (k - 1) // 2
-
-    width = padding_width(layer.padding, layer._reach())
     misfits = [size for size, r in zip(sizes, room(k, width), strict=True) if r % s]
     if not misfits:
+        return None
+    whole_steps = [r // s * s for r in room(k, width)]
+    fits = [
+        (abs(n - k) + abs(w - width), -n, w)
+        for n in range(2 + odd, k + s + 1, 1 + odd)
+        for w in range(width + s + 1)
+        if room(n, w) == whole_steps
+    ]
+    if not fits or k == 1 or layer.padding in ("CIRCULAR", "REFLECT"):  # these are no number
+        return misfits[0], None
+    return misfits[0], (-min(fits)[1], min(fits)[2])
+
+
+def stride_advice(layer, sizes: Sequence[int]) -> str:
+    """Says that a layer's stride does not fit an image's sides, and which kernel and padding do; empty if it fits."""
+    found, group = misfit(layer, sizes), layer.group
+    if found is None:
         return ""
-    # A larger kernel rotates otherwise than one of 1 x 1, and these paddings are no number.
-    larger = range(k, k + 2 * s) if k > 1 and layer.padding not in ("CIRCULAR", "REFLECT") else ()
-    fits = (
-        f"a kernel of {n} with padding {w}, or "
-        for n in larger
-        for w in (half(n), width)
-        if all(r >= 0 and r % s == 0 for r in room(n, w)) and (n % 2 or not isinstance(layer.basis, Bicubic))
-    )
+    size, fit = found
+    width, reach = padding_width(layer.padding, layer._reach()), layer._reach()
     turns = "quarter turns" if group.keeps_grid else "half turns" if group.num_rotations % 2 == 0 else ""
     return (
-        f"strides (={s}) do not divide size + 2 padding - kernel ({misfits[0]} + {2 * width} - {layer._reach()}): "
-        f"{' and '.join(filter(None, [turns, 'mirrors' * group.reflections]))} break; use {next(fits, '')}"
+        f"strides (={layer.strides}) do not divide size + 2 padding - kernel ({size} + {2 * width} - {reach}): "
+        f"{' and '.join(filter(None, [turns, 'mirrors' * group.reflections]))} break; use "
+        f"{f'a kernel of {fit[0]} with padding {fit[1]}, or ' if fit else ''}"
         "no stride and a symmetric pool (spatial_mean_pool, blur_pool)"
     )
 
@@ -100,3 +113,18 @@ def checked_dtype(dtype, name="dtype"):
     if not floating:
         raise ValueError(f"{name} (={dtype!r}) must be a floating-point type such as jnp.float32 or jnp.bfloat16")
     return dtype
+
+
+def checked_precision(precision):
+    """A precision that `jax.lax` knows, or `None`."""
+    if precision is None:
+        return None
+    one = jax.ShapeDtypeStruct((1, 1), jnp.float32)
+    try:
+        hash(precision)  # a program is kept under it
+        jax.eval_shape(functools.partial(jax.lax.dot, precision=precision), one, one)
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"precision (={precision!r}) must be None, 'default', 'high', 'highest' or another that jax.lax knows"
+        ) from None
+    return precision

@@ -20,7 +20,7 @@ from flax.nnx.nn.dtypes import promote_dtype
 from flax.typing import Dtype, PrecisionLike
 
 from fconv_jax import initializers
-from fconv_jax._arguments import checked_dtype, named, parameter, stride_advice
+from fconv_jax._arguments import checked_dtype, checked_precision, named, parameter, stride_advice
 from fconv_jax._checks import same, whole
 from fconv_jax._precision import widened
 from fconv_jax.basis import Bicubic, Fourier, FourierBasis
@@ -76,7 +76,7 @@ class _FConv(nnx.Module):
             raise ValueError(
                 f"basis (={' '.join(repr(basis).split()):.60}) must be a fconv_jax.Fourier or fconv_jax.Bicubic"
             )
-        self.basis, self.use_bias, self.precision = basis, bool(use_bias), precision
+        self.basis, self.use_bias, self.precision = basis, bool(use_bias), checked_precision(precision)
         self.dtype, param_dtype = checked_dtype(dtype), checked_dtype(param_dtype, "param_dtype")
         in_features = self.in_features // self.feature_group_count
         facts = initializers.LayerFacts(in_features, self.group, self.sampled_basis, self._from_field, self._to_field)

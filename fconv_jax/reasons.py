@@ -4,33 +4,32 @@ from collections.abc import Sequence
 
 from flax import nnx
 
+from fconv_jax._arguments import misfit
 from fconv_jax._traced import POOLS, Cause, Stage
-from fconv_jax.group import group_of
+from fconv_jax.layers import _FConv
 
 NOT_FINITE = "its output is not finite"
 OTHER = "it does not commute with quarter turns"
 CUTS = ("slice", "dynamic_slice", "gather", "pad")
 """Equations that cut or pad a map."""
 PLAIN = "a plain convolution: its filters have one direction"
+STRIDE = "does not fit the size: it starts at one border and stops short of the other"
 NORMS = (nnx.BatchNorm, nnx.LayerNorm, nnx.GroupNorm, nnx.InstanceNorm, nnx.RMSNorm)
 
 
 def of_layer(stage: Stage, x: Sequence[int], y: Sequence[int]) -> str:
     """The reason that a layer or pool, from shape x to y, is known for; empty if none."""
-    layer, group = stage.stage, group_of(stage.stage)
-    if hasattr(layer, "strides") and (group is not None or isinstance(layer, nnx.Conv)) and len(x) > 3:
-        if group is not None and not group.keeps_grid:
-            return f"a rotation by 90 degrees is not among those of {group}"
-        kernel, stride = _one(getattr(layer, "kernel_size", 1)), _one(layer.strides)
-        if group is None and kernel > 1:
-            return PLAIN
-        padding, dilation = getattr(layer, "padding", 0), _one(getattr(layer, "kernel_dilation", 1))
-        reach = dilation * (kernel - 1) + 1
-        width = (0 if padding == "VALID" else (reach - 1) // 2) if isinstance(padding, str) else _one(padding)
-        misfits = [i for i in (1, 2) if (x[i] + 2 * width - reach) % stride]
-        if misfits:
-            i = misfits[0]
-            return _stride(x[i], y[i], kernel, width, stride, advise=dilation == 1 and kernel > 1 and x[1] == x[2])
+    layer = stage.stage
+    if isinstance(layer, _FConv):
+        if not layer.group.keeps_grid:
+            return f"a rotation by 90 degrees is not among those of {layer.group}"
+        first = len(x) - (4 if layer._from_field else 3)
+        if found := misfit(layer, x[first : first + 2]):
+            size, fit = found
+            advice = f"; a kernel of {fit[0]} x {fit[0]} with padding {fit[1]} fits {size} pixels" if fit else ""
+            return f"its stride of {layer.strides} {STRIDE}{advice}"
+    if isinstance(layer, nnx.Conv) and max(layer.kernel_size) == 1 and (stride := _one(layer.strides)) > 1:
+        return f"its stride of {stride} {STRIDE}"
     if isinstance(layer, (nnx.Conv, nnx.ConvTranspose)):
         return PLAIN
     if isinstance(layer, NORMS):
@@ -75,21 +74,6 @@ def of_cause(cause: Cause | None, y: Sequence[int]) -> str:
 
 def _one(value) -> int:
     return _one(value[0]) if isinstance(value, (tuple, list)) else value
-
-
-def _stride(size, result, kernel, padding, stride, advise):
-    """A stride that does not fit, and the closest kernel and padding that do."""
-    fitting = [
-        (abs(k - kernel) + abs(w - padding), -k, w)
-        for k in range(1, kernel + stride + 1)
-        for w in range(padding + stride + 1)
-        if (size + 2 * w - k) % stride == 0 and (size + 2 * w - k) // stride + 1 == result
-    ]
-    words = f"its stride of {stride} does not fit the size: it starts at one border and stops short of the other"
-    if not fitting or not advise:
-        return words
-    _, k, w = min(fitting)
-    return f"{words}; a kernel of {-k} x {-k} with padding {w} fits {size} pixels"
 
 
 def _windows(size, result, window, stride, low, given):

@@ -14,6 +14,7 @@ from experiments import data
 from experiments.reporting import illustrations
 from experiments.reporting.gathering import gathered
 from experiments.reporting.tables import label, order
+from experiments.rules import InputError
 from experiments.runs import folder as folders
 from experiments.runs.folder import write_json
 from experiments.runs.reading import read_angles
@@ -129,9 +130,11 @@ def draw(options: Namespace, command: str) -> None:
     """Writes the figures and the numbers in them.
 
     Raises:
-      InputError: a folder that cannot be written.
+      InputError: a folder that cannot be written, or results that are a file.
     """
     folders.check_writable(options.output)
+    if options.results.is_file():
+        raise InputError(f"--results {options.results} is a file: give the folder that experiments.report wrote")
     output, cells = options.output, _upright_cells(options.results)
     digits = data.load("mnist_5k", 1, data_dir=options.data_dir, splits=("test",), progress=print)["test"]
     step = max(1, len(digits.labels) // 10)  # one of each class: they are sorted

@@ -104,6 +104,14 @@ def layout(model: str, num_seeds: int, batch_size: int, *, seed_map: str = "auto
     )
 
 
+def num_at_once(num_devices: int) -> float:
+    """How many of these devices compute at the same time: on a CPU there may be more of them than cores."""
+    import jax
+
+    own = jax.local_device_count()
+    return num_devices * min(own, _num_cores()) / own if jax.default_backend() == "cpu" else num_devices
+
+
 def device_name() -> str:
     """The devices that jax computes on, in words."""
     import jax
@@ -115,7 +123,7 @@ def device_name() -> str:
 
 def cpu_and_cores() -> str:
     """The processor and the number of cores that this process may use, in words."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    allowed = _num_cores()
     return f"{cpu_name()} CPU, {allowed} core{'' if allowed == 1 else 's'}"
 
 
@@ -126,6 +134,10 @@ def cpu_name() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _num_cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_large(model):

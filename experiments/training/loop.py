@@ -53,8 +53,10 @@ class Loop:
 
     def start(self, rows: dict | None = None, position: Position | None = None) -> None:
         """Makes the states of the first step, or takes those of a save: rows of the real seeds, and the position."""
+        self.position = position or Position()
+        self._began = time.monotonic() - self.position.wall_seconds  # compiling counts
         self.states = self.programs.init() if rows is None else self.programs.pad(rows)
-        self.position, self.saved_at, self.save_seconds = position or Position(), time.monotonic(), 0.0
+        self.saved_at, self.save_seconds = time.monotonic(), 0.0
         self.saved = None if rows is None else self._number()
         jax.block_until_ready(self.states)
 
@@ -78,7 +80,6 @@ class Loop:
         Returns:
           whether the last epoch was reached; if not, `stop` said so and what was done is saved.
         """
-        self._began = time.monotonic() - self.position.wall_seconds
         while self.position.epoch < self.config.epochs:
             if not self._epoch(report, stop, save):
                 self._save(save)

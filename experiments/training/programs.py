@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments.data import Split
-from experiments.training import processes, steps
+from experiments.training import devices, processes, steps
 from experiments.training.devices import Layout
 from experiments.training.network import Network
 
@@ -133,7 +133,7 @@ class Programs:
         began = time.monotonic()
         for _ in range(rounds):
             jax.block_until_ready(gradient(*arguments))
-        return (time.monotonic() - began) / rounds / size / self.mesh.size
+        return (time.monotonic() - began) / rounds / size / devices.num_at_once(self.mesh.size)
 
     def keep_best(self, states, correct: dict, epoch: int):
         """Keeps this epoch (from 1) where it is the best; `correct`: {setting: `[num_seeds]`}.  Donates `states`."""

@@ -70,6 +70,13 @@ def test_a_gathered_cell_that_is_not_right_is_refused_before_anything_is_drawn(t
     )
 
 
+def test_results_that_are_a_file(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(data, "load", small_digits.load)
+    (tmp_path / "file").write_text("")
+    argv = ("--output", tmp_path / "figures", "--results", tmp_path / "file")
+    helpers.assert_refused(capfd, tmp_path, lambda *words: helpers.call(figures.main, *words), *argv, says="is a file")
+
+
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(data, "load", small_digits.load)
     (tmp_path / "file").write_text("")

@@ -240,6 +240,9 @@ SPATIAL_REFUSE = [
     ({"mask": "disk"}, r"mask \(='disk'\) must be one of adaptive, gaussian, fading"),
     ({"dtype": "float31"}, r"dtype \(='float31'\) must be a floating-point type"),
     ({"dtype": jnp.int32}, r"dtype \(=.*int32.*\) must be a floating-point type"),
+    ({"precision": "best"}, r"precision \(='best'\) must be None, 'default'"),
+    ({"precision": ["high", "high"]}, r"precision \(=\['high', 'high'\]\) must be None"),
+    ({"precision": 7}, r"precision \(=7\) must be None"),
     ({"param_dtype": jnp.int8}, r"dtype \(=.*int8.*\) must be a floating-point type"),
 ]
 

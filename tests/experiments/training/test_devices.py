@@ -4,15 +4,15 @@ import math
 import os
 import warnings
 
+import jax
 import pytest
 
-from experiments.training.devices import configure, device_name, layout
+from experiments.training.devices import configure, device_name, layout, num_at_once
 
 
 @pytest.fixture
 def gpu(monkeypatch):
     """Layouts believe that they are made for this many GPUs."""
-    import jax
 
     def pretend(count=1):
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -109,3 +109,17 @@ def test_a_machine_has_the_cores_that_the_process_may_use(monkeypatch):
     assert "cores" not in device_name()
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
     assert "CPU, 3 cores" in device_name()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinities here")
+def test_devices_of_a_cpu_compute_at_once_as_far_as_there_are_cores(monkeypatch):
+    own = jax.local_device_count()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(own)))
+    assert num_at_once(own) == own
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(3 * own)))
+    assert num_at_once(own) == own
+    monkeypatch.setattr(jax, "local_device_count", lambda: 5)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    assert num_at_once(10) == 4  # two processes, two cores each
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert num_at_once(5) == 5
