@@ -142,6 +142,7 @@ def _speed_run(contents):
         seconds, accuracy = task["seconds"], task["accuracy"]
         mean = [sum(values) / len(values) for values in (seconds, accuracy)]
         where = "uniform angles" if task["rotated"] else "upright"
+        where += f", input at {len(task['turns'])} angles" if len(task["turns"]) > 1 else ""
         print(f"| {task['network']} | {task['num_parameters']:,} | {where} | {task['bar']} | {task['images']:,} "
               f"| {mean[0]:.1f} ({min(seconds):.1f} to {max(seconds):.1f}) "
               f"| {mean[1]:.4f} ({min(accuracy):.4f} to {max(accuracy):.4f}), {len(accuracy)} runs "
