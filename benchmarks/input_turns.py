@@ -96,7 +96,8 @@ def write_page(found: dict) -> None:
 def _section(run, options):
     """A table of one run: a line for each set of input angles."""
     setting = run.config.setting
-    split = data.load(run.config.dataset, setting, data_dir=options.data_dir, splits=(options.split,), progress=print)
+    of_run = {"data_seed": run.config.data_seed, "splits": (options.split,)}
+    split = data.load(run.config.dataset, setting, data_dir=options.data_dir, progress=print, **of_run)
     images, labels = split[options.split].images, split[options.split].labels
     if options.split == "validation":
         images, labels = images[:FEW], labels[:FEW]

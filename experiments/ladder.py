@@ -1,7 +1,7 @@
 """Trains the ladder of fixes: what each cause of F-Conv's loss costs, one change at a time.
 
-python -m experiments.ladder --model lenet_fconv --output results
-python -m experiments.ladder --model alexnet_fconv --seeds 0,1,2 --epochs 5 --batch-size 14 --output results
+python -m experiments.ladder --model lenet_fconv
+python -m experiments.ladder --model alexnet_fconv --seeds 0,1,2 --epochs 5 --batch-size 14
 
 The AlexNet has a quarter of the report's widths. Rungs that are in the folder are kept. The page why-fconv-lost.md is
 written again from all of them.
@@ -9,6 +9,7 @@ written again from all of them.
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from experiments.rules import Parser, one_of, path
 from experiments.runs import config
@@ -18,7 +19,6 @@ from experiments.training import devices
 
 NUM_UPRIGHT = DATASETS[LADDER_DATASET].num_train
 FIXED = one_of([name for name in NAMED if MODELS[name].ladder])
-_PROTOCOL = ("seeds", "epochs", "batch_size", "learning_rate")
 
 
 def parser() -> Parser:
@@ -33,7 +33,9 @@ def parser() -> Parser:
     config.add_options(result, "batch_size", default=50, help="default 50")
     config.add_options(result, "learning_rate", default=1e-3, help="of Adam (1e-3)")
     config.add_data_dir(result)
-    result.add_argument("--output", metavar="DIR", type=path, required=True, help="holds ladder/ and the page")
+    result.add_argument(
+        "--output", metavar="DIR", type=path, default=Path("results"), help="holds ladder/ and the page (results)"
+    )
     return result
 
 
@@ -55,7 +57,7 @@ def _climb(options, line):
     from experiments.reporting import ladder_page, plots
     from experiments.runs import ladder  # imports jax, after its flags are set
 
-    protocol = {name: getattr(options, name) for name in _PROTOCOL}
+    protocol = {name: getattr(options, name) for name in ladder.PROTOCOL}
     ladder.climb(options.model, protocol, options.output / "ladder", options.data_dir, line, plots.plot_curves)
     print(f"saved in {options.output}/: {', '.join(ladder_page.write(options.output))}")
 

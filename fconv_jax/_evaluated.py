@@ -17,6 +17,9 @@ _MAX_CONSTANT = 2**24
 def constant(equation, ins) -> list:
     """The results of an equation that does not depend on the images; batch axes become 1."""
     out = equation.outvars[0].aval
+    open_sizes = [any(not isinstance(size, int) for size in atom.aval.shape) for atom in equation.invars]
+    if any(open_sizes) and all(isinstance(size, int) for size in out.shape):
+        raise NotPlainError(f"{equation.primitive.name} over the batch has no plain form")
     if not all(isinstance(size, int) for size in out.shape):
         if equation.primitive.name != "broadcast_in_dim" or np.size(ins[0]) != 1:
             raise NotPlainError(f"{equation.primitive.name} of the batch's size has no plain form yet")

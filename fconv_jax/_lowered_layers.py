@@ -4,6 +4,7 @@
 """
 
 import inspect
+import itertools
 import math
 
 import jax
@@ -55,7 +56,7 @@ def _fconv(layer, x):
         kernel, inputs = whole, (inputs[0], n * parts)
     kernel = kernel.reshape(*kernel.shape[:2], math.prod(inputs), math.prod(outputs))
     # With a stride, nnx.Conv's "SAME" pads the two sides of an even image differently.
-    width = padding_width(layer.padding, layer.kernel_dilation * (layer.kernel_size - 1) + 1)
+    width = padding_width(layer.padding, layer._reach())
     padding = layer.padding if layer.padding in ("CIRCULAR", "REFLECT") else [[width] * 2] * 2
     spec = _conv_arguments(
         kernel, strides=[layer.strides] * 2, padding=padding, kernel_dilation=[layer.kernel_dilation] * 2,
@@ -109,8 +110,9 @@ def _batch_norm(layer, x):
 
 def _layer_norm(layer, x):
     axes = sorted(int(axis) % len(x.shape) for axis in np.atleast_1d(layer.reduction_axes))
-    whole = [len(x.shape) - 2, len(x.shape) - 1] if x.order > 1 else [len(x.shape) - 1]
-    if axes != whole or np.atleast_1d(layer.feature_axes).tolist() not in ([-1], [len(x.shape) - 1]):
+    last, is_field = len(x.shape) - 1, len(x.shape) in (3, 5)
+    whole = [[last - 1, last]] * is_field + [[last]] * (x.order == 1)
+    if axes not in whole or np.atleast_1d(layer.feature_axes).tolist() not in ([-1], [len(x.shape) - 1]):
         raise NotPlainError(f"nnx.LayerNorm over the axes {axes} of {x.shape} has no plain form yet")
     arrays = {name: _tiled(_read(getattr(layer, name)), x.order) for name in ("scale", "bias")}
     arguments = {"num_features": x.order * x.shape[-1], "epsilon": float(layer.epsilon)}
@@ -181,9 +183,20 @@ FUNCTIONS = {
 
 
 def fold_norms(network, out: int) -> None:
-    """Folds batch norms into the convolution or dense layer before, if nothing else reads it; value `out` is last."""
-    uses, kept, moved = [out, *(i for _, inputs, _ in network.steps for i in inputs)], [], {0: 0}
+    """Folds batch norms into the convolution or dense layer before, if nothing else reads it; value `out` is last.
+
+    Steps that nothing reads go.
+    """
+    used = {out}
+    for number, (_, inputs, _) in reversed([*enumerate(network.steps, start=1)]):
+        used.update(inputs if number in used else ())
+    read = [inputs for number, (_, inputs, _) in enumerate(network.steps, start=1) if number in used]
+    uses, kept, moved = [out, *itertools.chain(*read)], [], {0: 0}
     for number, (operation, inputs, options) in enumerate(network.steps, start=1):
+        if number not in used:
+            if operation == "layer":
+                del network.layers[options["name"]], network.arrays[options["name"]]
+            continue
         inputs = [i if isinstance(i, str) else moved[i] for i in inputs]
         source = int(inputs[0]) if operation == "layer" else 0
         before = kept[source - 1] if source else None

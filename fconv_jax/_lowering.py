@@ -152,8 +152,8 @@ class Lowering:
                 return x
             if (name, number) == ("max", 0.0):
                 return self.step("relu", [x], out)
-            if name == "div" and self._became_mean(x, number):
-                return x
+            if name == "div" and (mean := self._mean(x, number, out)):
+                return mean
             return self.step(name, [x], out, number=number, **first)
         if x.shape != out or number.shape[0] != 1:
             return None
@@ -164,13 +164,12 @@ class Lowering:
         self.constants[label] = array.astype(np.float32)
         return self.step(name, [label, x] if constant == 0 else [x, label], out)
 
-    def _became_mean(self, x, number):
-        """A sum over space, divided by the number of pixels, is a mean at every size."""
-        last = self.steps[-1]
-        if last[0] != "over_space" or last[2]["kind"] != "sum" or x.index != len(self.steps) or number != self.pixels:
-            return False
-        last[2]["kind"] = "mean"
-        return True
+    def _mean(self, x, number, out):
+        """A sum over space, divided by the number of pixels, is a mean at every size; `None` for another value."""
+        operation, inputs, options = self.steps[-1] if self.steps else ("", [], {})
+        if operation != "over_space" or options["kind"] != "sum" or x.index != len(self.steps) or number != self.pixels:
+            return None
+        return self.step(operation, [_Value(inputs[0], ())], out, kind="mean")  # others may read the sum
 
     def _reduction(self, kind, x, axes, out):
         group = {5: 3, 3: 1}.get(len(x.shape))
@@ -214,6 +213,8 @@ class Lowering:
                 return None
             spec, arrays = LAYERS[kind](module, x)
             return self.layer(stage.name, spec, arrays, x, out)
+        if [np.shape(x) if not isinstance(x, _Value) else x.shape for x in ins] != list(stage.shapes):
+            return None  # under `jax.vmap`
         name = getattr(stage.stage, "__name__", "")
         return FUNCTIONS[name](self, stage.options, x, out) if name in FUNCTIONS else None
 

@@ -197,13 +197,18 @@ class Program:
             listener.reset(token)
 
     def updated(self, change: Callable) -> "Program":
-        """The program of the model with `change(array)` for each array of its state: what is compiled stays so."""
+        """The program of the model with `change(array)` for each of its parameters: what is compiled stays so."""
         graphdef, state = self.model
         held = {id(leaf) for leaf in jax.tree.leaves(state)}
+        trained = {id(leaf) for leaf in jax.tree.leaves(nnx.filter_state(state, nnx.Param))}
+
+        def changed(leaf):
+            return change(leaf) if id(leaf) in trained else leaf
+
         if not all(id(const) in held for const in self.jaxpr.consts):  # one was made of the state while it was traced
-            return Program(nnx.merge(graphdef, jax.tree.map(change, state)), self.images, self.every)
+            return Program(nnx.merge(graphdef, jax.tree.map(changed, state)), self.images, self.every)
         other = copy.copy(self)
-        other.jaxpr = ClosedJaxpr(self.jaxpr.jaxpr, [change(const) for const in self.jaxpr.consts])
+        other.jaxpr = ClosedJaxpr(self.jaxpr.jaxpr, [changed(const) for const in self.jaxpr.consts])
         return other
 
     def _stage(self, name, stage, function, args, options):

@@ -117,7 +117,7 @@ def bicubic_basis(kernel_size: int, group: Group | int) -> FourierBasis:
         B_(i,j)(x', y') = cubic(x' - i) cubic(y' - j) m,      i, j = -(k//2)..k//2,
 
     with pixel offsets x, y in the same range moved as in `fourier_basis`, Keys' cubic
-    convolution kernel (a = -1/2) and the adaptive mask.  Element 0 is the pixel basis.
+    convolution kernel (a = -1/2) and the adaptive mask.  Element 0 is the pixel basis times the mask.
 
     Args:
       kernel_size: k, odd.  With k = 1 there is one function, the constant 1.

@@ -1,11 +1,14 @@
 """A network with its filters expanded once: plain convolutions in place of F-Conv layers."""
 
+import inspect
 from typing import TypeGuard
 
 import jax
 from flax import nnx
 
 from fconv_jax.layers import _FConv
+
+_WORK = _FConv.convolve_with
 
 
 class ExpandedFConv(_FConv):
@@ -39,7 +42,8 @@ def expand_filters(model: nnx.Module) -> nnx.Module:
     stacks of networks or layers made by `nnx.vmap` (along axis 0).
 
     Args:
-      model: any module; if it is a layer itself, the result is the expanded layer.
+      model: any module; if it is a layer itself, the result is the expanded layer.  Subclasses of layers with a call of
+        their own stay as they are.
 
     >>> import jax, fconv_jax
     >>> from flax import nnx
@@ -81,4 +85,6 @@ def _replaced(value, expanded):
 
 
 def _to_expand(module) -> TypeGuard[_FConv]:
-    return isinstance(module, _FConv) and not isinstance(module, ExpandedFConv)
+    """A subclass with a call of its own stays as it is: it may do more than its filter."""
+    own = isinstance(module, _FConv) and not isinstance(module, ExpandedFConv)
+    return own and inspect.unwrap(type(module).__call__) is _FConv.__call__ and type(module).convolve_with is _WORK

@@ -92,7 +92,7 @@ def to_onnx(
         from fconv_jax import _onnx  # needs the optional package onnx
     except ImportError as error:
         raise ImportError('ONNX files need onnx: pip install "fconv_jax[onnx]"') from error
-    shape, _ = _input_shape(model, input_shape)
+    shape = _one_size(model, input_shape)
     contents = _onnx.encoded(to_plain(model, input_shape), shape, dict(metadata or {}), float16)
     try:
         _write(pathlib.Path(path), contents)
@@ -117,7 +117,7 @@ def to_stablehlo(
       ValueError: an impossible shape or platform.
     """
     model = _evaluated(model)
-    shape, _ = _input_shape(model, input_shape)
+    shape = _one_size(model, input_shape)
     (batch,) = jax.export.symbolic_shape("b")
     known = ("cpu", "cuda", "rocm", "tpu")
     if not platforms or any(platform not in known for platform in platforms):
@@ -160,6 +160,14 @@ def _evaluated(model):
         raise ValueError(f"model of type {type(model).__name__} must be an nnx.Module")
     model = nnx.with_vars(model, hijax=False, ref=False, allow_duplicates=True)  # programs hold arrays
     return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
+
+
+def _one_size(model, given):
+    """The (height, width, channel) of a file."""
+    shape, any_size = _input_shape(model, given)
+    if given is None and any_size:
+        raise ValueError("input_shape (=None) must be (height, width, channel): a file is for one size of images")
+    return shape
 
 
 def _input_shape(model, given) -> tuple[tuple[int, int, int], bool]:

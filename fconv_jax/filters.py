@@ -13,6 +13,8 @@ import numpy as np
 
 from fconv_jax.group import Group, as_group
 
+_EXACT = jax.lax.Precision.HIGHEST  # a GPU's default product of float32 has 10 bits
+
 
 @jax.jit
 def lifting_filter(coefficients: jax.Array, basis: jax.Array) -> jax.Array:
@@ -26,7 +28,7 @@ def lifting_filter(coefficients: jax.Array, basis: jax.Array) -> jax.Array:
       `[k, k, in, g, out]`.
     """
     _check_rank(coefficients, basis, 3)
-    return jnp.einsum("ijor,nmr->ijnom", basis, coefficients)
+    return jnp.einsum("ijor,nmr->ijnom", basis, coefficients, precision=_EXACT)
 
 
 def group_filter(coefficients: jax.Array, basis: jax.Array, group: Group | int | None = None) -> jax.Array:
@@ -57,7 +59,7 @@ def group_filter(coefficients: jax.Array, basis: jax.Array, group: Group | int |
 def _group_filter(coefficients, basis, *, group):
     # All pairs of o and s in one product, then each o beside its s = o^-1 a: half the time of choosing s before it.
     k, (t, n, m, r) = basis.shape[0], coefficients.shape
-    pairs = basis.reshape(-1, r) @ coefficients.transpose(3, 0, 1, 2).reshape(r, -1)
+    pairs = jnp.matmul(basis.reshape(-1, r), coefficients.transpose(3, 0, 1, 2).reshape(r, -1), precision=_EXACT)
     chosen = np.arange(t) * t + group.relative  # [a, o], each pair once
     filters = pairs.reshape(k, k, t * t, n, m).at[:, :, chosen].get(unique_indices=True, mode="promise_in_bounds")
     return filters.transpose(0, 1, 2, 4, 3, 5)
@@ -75,7 +77,7 @@ def projecting_filter(coefficients: jax.Array, basis: jax.Array) -> jax.Array:
       `[k, k, g_in, in, out]`.
     """
     _check_rank(coefficients, basis, 3)
-    return jnp.einsum("ijor,nmr->ijonm", basis, coefficients)
+    return jnp.einsum("ijor,nmr->ijonm", basis, coefficients, precision=_EXACT)
 
 
 def _check_rank(coefficients, basis, num_axes):

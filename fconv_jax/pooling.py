@@ -199,7 +199,8 @@ def _disk_mask(size, margin):
 @functools.partial(jax.jit, static_argnames=("window", "strides", "padding", "widen", "combine"))
 def _reduced(x, *, window, strides, padding, widen, combine):
     windows = [_window(x.shape[axis], window, strides, padding, widen) for axis in (1, 2)]
-    channels, x = x.shape[3:], flat_channels(x)
+    channels, dtype, x = x.shape[3:], x.dtype, flat_channels(x)
+    x = x if combine is _maximum else widened(x)  # rounded once, or the axes' order would show
     if padding:
         sides = (padding, padding)
         outside = _lowest(x.dtype) if combine is _maximum else 0
@@ -208,6 +209,7 @@ def _reduced(x, *, window, strides, padding, widen, combine):
         # One strided slice for each place in the window: `reduce_window` is slow backwards on a CPU.
         last = (x.shape[axis] - width) // strides * strides
         x = combine([jax.lax.slice_in_dim(x, u, u + last + 1, strides, axis) for u in range(width)])
+    x = x if combine is _maximum else narrowed(x, dtype)
     return x.reshape(*x.shape[:3], *channels)
 
 
@@ -266,8 +268,7 @@ def _maximum(slices):
 
 
 def _mean(slices):
-    total = functools.reduce(operator.add, map(widened, slices))
-    return narrowed(total / len(slices), slices[0].dtype)
+    return functools.reduce(operator.add, slices) / len(slices)
 
 
 def _blur(slices):
@@ -275,8 +276,9 @@ def _blur(slices):
     squares = (np.arange(width) - (width - 1) / 2) ** 2
     weights = np.exp(-squares * 18.0 / max(width - 1, 1) ** 2)  # sigma = (width - 1) / 6
     weights = weights / np.sum(weights)
-    parts = [float(weight) * widened(values) for weight, values in zip(weights, slices, strict=True)]
-    return narrowed(functools.reduce(operator.add, parts), slices[0].dtype)
+    return functools.reduce(
+        operator.add, (float(weight) * values for weight, values in zip(weights, slices, strict=True))
+    )
 
 
 def _blur_padding(window, padding):

@@ -77,6 +77,7 @@ def rotate_field(field: jax.Array, angle: float, group: Group | int | None = Non
             f"angle (={angle:g}) must be a multiple of 360 / {t} = {360 / t:g} degrees "
             f"to move the {t} rotations of a field"
         )
+    angle = round(steps) * 360.0 / t
     halves = [field[..., i : i + t, :] for i in range(0, group.order, t)]
     moved = jnp.concatenate([jnp.roll(half, round(steps), axis=-2) for half in halves], axis=-2)
     return moved if field.ndim == 3 else _each_channel(moved, functools.partial(_rotate_pixels, angle=angle))
@@ -164,8 +165,12 @@ def _group_of(field, group):
 
 
 def _has_sign(vectors):
-    """Whether the type has negative numbers; in one that has none they become 0, and do not wrap."""
-    return jnp.issubdtype(vectors.dtype, jnp.signedinteger) or jnp.issubdtype(vectors.dtype, jnp.inexact)
+    """Whether the type has negative numbers; in one that has none they become 0, and do not wrap.
+
+    A short whole number is computed in float32: it may be the least one, whose negative would wrap.
+    """
+    is_whole = jnp.issubdtype(vectors.dtype, jnp.signedinteger) and jnp.iinfo(vectors.dtype).bits >= 32
+    return is_whole or jnp.issubdtype(vectors.dtype, jnp.inexact)
 
 
 def _checked_vectors(vectors):
@@ -233,7 +238,7 @@ def _spline_filter(size):
     return np.linalg.inv(samples / 6.0)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=8)  # 256 bytes a pixel each
 def _spline_taps(height, width, angle):
     """For each of 4 x 4 taps, where it reads `[height width]` and its weight, float64; zero outside the image."""
     radians = math.radians(angle)

@@ -7,6 +7,7 @@ from pathlib import Path
 from string import Template
 
 import fconv_jax
+from experiments.reporting import tables
 from experiments.rules import InputError
 from experiments.runs import reading
 from experiments.runs.best import Evaluator
@@ -38,6 +39,8 @@ def export(run_dir: str | Path, form: str, output: Path, seed: int | None = None
         return None
     evaluator = Evaluator(run_dir)
     results = reading.check_run(run_dir)
+    if results is None and not evaluator.elsewhere:
+        raise InputError(f"{run_dir} is not finished: --resume finishes it")
     seeds = evaluator.config.seeds
     if seed is not None and seed not in seeds:
         raise InputError(f"{run_dir} has the seeds {', '.join(map(str, seeds))}, not {seed}")
@@ -58,7 +61,7 @@ def _best(results):
     """The row of the best validation accuracy; a converted network has one row and no accuracies."""
     if results is None:
         return 0
-    good = [seed not in results["failed_seeds"] for seed in results["seeds"]]
+    good = tables.good(results)
     return max(range(len(good)), key=lambda row: (good[row], results["validation_accuracy"][row], -row))
 
 

@@ -13,6 +13,7 @@ from experiments.runs import reading
 from experiments.runs.results import write_curves
 from experiments.settings import DATASETS
 
+_TURNS = "input-turns.md"  # a page of `benchmarks`
 _FIGURES = ("figure3", "confusion")
 _MADE = {"angles.png", invariant_page.PAGE, uniform_page.PAGE, *(f"{name}.png" for name in _FIGURES)} | {
     f"{name}_{dataset}.png" for name in _FIGURES for dataset in DATASETS
@@ -40,8 +41,7 @@ def gather(run_dirs: list[Path], output: Path, command: str, single_file: bool =
     _check_different(found)
     targets = {_target(output, cell): folder for cell, folder in found}
     for target, folder in targets.items():
-        own = target.is_symlink() or any((target / name).exists() for name in (folders.RESUME, folders.BEST))
-        if own and target.resolve() != folder.resolve():
+        if (target.is_symlink() or is_own(target)) and target.resolve() != folder.resolve():
             raise InputError(
                 f"{target} is, or links to, another run than {folder}: remove it, or choose another --output"
             )
@@ -54,12 +54,17 @@ def gather(run_dirs: list[Path], output: Path, command: str, single_file: bool =
             kept[copy] = cell
         if not kept:
             raise InputError("no finished run found: name the folders of finished runs, or train one first")
-        names = _write(made, kept, command, single_file)
+        names = _write(made, kept, command, single_file, (output / _TURNS).exists())
         for target, folder in targets.items():
             if target.resolve() == folder.resolve():  # a link to the run's own folder needs no copy
                 del copies[target]
         _move(made, output, names, copies)
     return names
+
+
+def is_own(folder: Path) -> bool:
+    """Whether a folder is a run's own, not one of copies."""
+    return any((folder / name).exists() for name in (folders.RESUME, folders.BEST))
 
 
 def gathered(output: Path, but: Collection[Path] = ()) -> dict[Path, dict]:
@@ -74,6 +79,8 @@ def gathered(output: Path, but: Collection[Path] = ()) -> dict[Path, dict]:
             continue
         kept[path.parent] = cell = reading.read(path.parent)
         if _target(output, cell) != path.parent:
+            if is_own(path.parent):
+                raise InputError(f"{output} holds runs themselves, such as {path.parent.name}: choose another --output")
             raise InputError(f"{path} is of {_target(Path(), cell)}: remove it from there")
     return kept
 
@@ -97,13 +104,13 @@ def _copy(cell, folder, copy):
         raise InputError(f"{folder} was written while it was read: give the command again")
 
 
-def _write(made, kept, command, single_file):
+def _write(made, kept, command, single_file, has_turns):
     cells = list(kept.values())
     pages.write_markdown(made / "table2.md", cells, command)
     pages.write_table(made / "table2.csv", cells)
     figures = _figures(made, kept)
     pages.write_html(made / "report.html", cells, figures, command, single_file)
-    more = [*invariant_page.write(made, kept), *uniform_page.write(made, kept)]
+    more = [*invariant_page.write(made, kept, has_turns), *uniform_page.write(made, kept)]
     return ["table2.md", "table2.csv", *more, *(path.name for path in figures.values()), "report.html"]
 
 
@@ -145,7 +152,7 @@ def _figures(output, kept):
     for folder, cell in sorted(kept.items(), key=lambda item: tables.order(item[1])):
         angles = reading.read_angles(folder, cell)
         if angles is not None:
-            lines[cell["dataset"], cell["setting"], tables.label(cell)] = angles
+            lines[cell["dataset"], cell["setting"], tables.label(cell)] = angles[0], tables.of_good(cell, angles[1])
             drawn.append(cell)
     if lines:
         plots.plot_angle_lines(output / "angles.png", lines, drawn)

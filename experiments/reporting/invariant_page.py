@@ -20,6 +20,12 @@ _COLUMNS = (*MODELS[_OURS].beside, _OURS)
 _ABSENT = "not run here"
 
 
+_TURNS = """
+The weights are asked at one angle of the input here. What they reach if they are asked at two, without training:
+[the input at several angles](input-turns.md).
+"""
+
+
 @dataclass(frozen=True)
 class Goal:
     """A goal for a setting's cell, at least and as the aim: numbers, or points above the plain network.
@@ -122,10 +128,11 @@ _GOALS = {
 }  # fmt: skip
 
 
-def write(output: Path, kept: dict[Path, dict]) -> list[str]:
+def write(output: Path, kept: dict[Path, dict], has_turns: bool = False) -> list[str]:
     """Writes OUTPUT/invariant.md if there is a cell of an invariant network; its name, or nothing.
 
-    `kept`: {folder: results.json} of all cells; a folder may hold angles.csv.
+    `kept`: {folder: results.json} of all cells; a folder may hold angles.csv. `has_turns`: whether the page of
+    `benchmarks.input_turns` stands beside it.
     """
     cells = _by_name(kept)
     ours = [cell for cell in kept.values() if cell["model"] in _INVARIANT]
@@ -136,7 +143,8 @@ def write(output: Path, kept: dict[Path, dict]) -> list[str]:
     ours.sort(key=lambda cell: (cell["dataset"], cell["setting"], cell["model"]))
     beside = [cell for (_, _, model), (cell, _) in sorted(cells.items()) if model in _COLUMNS[:-1]]
     conditions = [*map(_condition, ours), *(_otherwise(cell) for cell in beside if otherwise(cell))]
-    pages.fill(output / PAGE, numbers="\n\n".join(parts), conditions="\n".join(conditions))
+    marks = {"numbers": "\n\n".join(parts), "conditions": "\n".join(conditions), "turns": _TURNS * has_turns}
+    pages.fill(output / PAGE, **marks)
     return [PAGE]
 
 

@@ -13,7 +13,7 @@ import fconv_jax
 from experiments import data
 from experiments.reporting import illustrations
 from experiments.reporting.gathering import gathered
-from experiments.reporting.tables import label, order
+from experiments.reporting.tables import label, of_good, order
 from experiments.rules import InputError
 from experiments.runs import folder as folders
 from experiments.runs.folder import write_json
@@ -160,16 +160,24 @@ def draw(options: Namespace, command: str) -> None:
 
 
 def _upright_cells(results):
-    """Gathered cells of setting 3, {label: (results.json, angles or None)}: read before anything is drawn."""
+    """Gathered cells of setting 3, {label: (results.json, angles or None)}: read before anything is drawn.
+
+    `None` without the folder: what was drawn of it before stays.
+    """
+    if not results.is_dir():
+        return None
     cells = sorted(gathered(results).items(), key=lambda item: order(item[1]))
     cells = [(folder, cell) for folder, cell in cells if cell["dataset"] == "mnist_5k" and cell["setting"] == 3]
-    return {label(cell): (cell, read_angles(folder, cell)) for folder, cell in cells}
+    found = {label(cell): (cell, read_angles(folder, cell)) for folder, cell in cells}
+    return {name: (cell, angles and (angles[0], of_good(cell, angles[1]))) for name, (cell, angles) in found.items()}
 
 
 def _draw_gathered(output, cells):
     """Draws the figures of the gathered runs; returns the names of their files."""
+    if cells is None:
+        return " (no gathered runs: there is no folder --results)"
     lines = {name: angles for name, (_, angles) in cells.items() if angles is not None}
-    confusions = {name: np.sum(cell["confusion"], axis=0) for name, (cell, _) in cells.items()}
+    confusions = {name: np.sum(of_good(cell, cell["confusion"]), axis=0) for name, (cell, _) in cells.items()}
     for name in ("upright.png", "six_nine.png"):
         (output / name).unlink(missing_ok=True)  # it showed runs that are no longer there
     if lines:

@@ -27,7 +27,7 @@ def plot_curves(path: Path, results: dict) -> None:
         for seed, row in zip(results["seeds"], values, strict=True):
             failed = seed in results["failed_seeds"]
             axis.plot(epochs, row, color=ORANGE if failed else BLUE, linewidth=0.7, alpha=0.7, marker=marker)
-        good = [seed not in results["failed_seeds"] for seed in results["seeds"]]
+        good = tables.good(results)
         if any(good):
             axis.plot(epochs, values[good].mean(0), color=INK, linewidth=2, marker=marker)
         axis.set(xlabel="epoch", ylabel=label)
@@ -163,7 +163,7 @@ def _variants(model, names):
 def _cell_curves(axis, cell, first, last, highest):
     epochs, marker = np.arange(1, cell["epochs"] + 1), "." if cell["epochs"] < _FEW_EPOCHS else None
     right = axis.twinx()
-    good = [seed not in cell["failed_seeds"] for seed in cell["seeds"]]
+    good = tables.good(cell)
     for side, name, color in ((axis, "train_loss", BLUE), (right, "validation_curve", ORANGE)):
         values = np.array(cell[name], dtype=float)  # null, a loss that is not a number, becomes NaN
         side.plot(epochs, values.T, color=color, linewidth=0.5, alpha=0.6, marker=marker)
@@ -181,9 +181,7 @@ def _cell_curves(axis, cell, first, last, highest):
 
 
 def _cell_confusion(axis, cell, *_):
-    counts = np.array(cell["confusion"], dtype=float)
-    good = [seed not in cell["failed_seeds"] for seed in cell["seeds"]]
-    counts = (counts[good] if any(good) else counts).sum(0)
+    counts = tables.of_good(cell, np.array(cell["confusion"], dtype=float)).sum(0)
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
     for i, j in np.argwhere(share >= 2):

@@ -232,6 +232,12 @@ def good(cell: dict) -> np.ndarray:
     return np.array([seed not in cell["failed_seeds"] for seed in cell["seeds"]])
 
 
+def of_good(cell: dict, values) -> np.ndarray:
+    """The seeds' values of those that did not fail; of all of them where all did."""
+    rows = good(cell)
+    return np.asarray(values)[rows if rows.any() else slice(None)]
+
+
 def _good(cell, name):
     rows = zip(cell["seeds"], cell[name], good(cell), strict=True)
     return {seed: value for seed, value, is_good in rows if is_good}

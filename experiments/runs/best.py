@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+import tempfile
 from pathlib import Path
 
 import jax
@@ -67,7 +68,10 @@ class Evaluator:
     def __init__(self, run_dir: Path):
         best = run_dir / folders.BEST
         if not best.is_dir():
-            raise CheckpointError(f"{run_dir} holds no finished run ({folders.BEST}/ is missing): --resume finishes it")
+            remedy = "--resume finishes it"
+            if (run_dir / folders.RESULTS).exists():
+                remedy = "it has a run's numbers only; name the run's own folder, or train it again"
+            raise CheckpointError(f"{run_dir} holds no finished run ({folders.BEST}/ is missing): {remedy}")
         results = reading.check_run(run_dir)
         try:
             # The configuration is not yet checked against the digest: building its network may fail in any way.
@@ -134,6 +138,8 @@ class Evaluator:
 
     def _is_blind_to_quarter_turns(self, images):
         """Whether quarter turns leave the logits of every seed as they are, to rounding, on some rotated images."""
+        if self.config.precision != "float32":
+            return False
         call = nnx.jit(lambda model, x: model(x))
         some = jnp.asarray(rotated(images[:: max(1, len(images) // 32)], 30), jnp.float32) / 255
         models = map(self.model, range(len(self.config.seeds)))
@@ -185,6 +191,11 @@ def convert(checkpoint: Path, model_name: str, output: Path) -> None:
     arrays = jax.tree.map(lambda x: np.asarray(x)[None], arrays)
     # Trained elsewhere: no data set of ours, no epoch; evaluate then asks for data as `run` does.
     config = RunConfig(model_name, 1, "auto", 0, (0,), 0, 1, 0.0, "report", "float32", "auto")
-    with folders.locked(output):
-        folders.write_json(output / folders.CONFIG, {"model": model_name, "trained": "elsewhere"})
-        write_best(output, config, network, arrays, [0])
+    with folders.writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".converted-", dir=output.parent) as made:
+            made = Path(made) / output.name
+            made.mkdir()
+            folders.write_json(made / folders.CONFIG, {"model": model_name, "trained": "elsewhere"})
+            write_best(made, config, network, arrays, [0])
+            made.rename(output)  # an empty folder may be there

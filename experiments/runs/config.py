@@ -115,7 +115,7 @@ def check_same(folder: Path, saved: dict, config: RunConfig, data_digest: str | 
         if saved.get(name) != value:
             raise InputError(
                 f"{folder} was started with {name} {saved.get(name)!r:.80}, now it is {value!r:.80}: leave it as it "
-                "was, choose another --output, or start it anew by run --overwrite"
+                "was, choose another --output, or start it anew by --overwrite"
             )
 
 
@@ -145,7 +145,7 @@ def check_save(folder: Path, record: dict | None, config: RunConfig, data_digest
         if was != value:
             raise InputError(
                 f"{folder}: the save was made with {name} {was!r:.80}, {CONFIG} says {value!r:.80}: put {CONFIG} "
-                "back as it was, choose another --output, or start anew by run --overwrite"
+                "back as it was, choose another --output, or start anew by --overwrite"
             )
 
 

@@ -169,7 +169,7 @@ def is_run(folder: Path) -> bool:
 
 def clear(folder: Path) -> None:
     """Removes what runs write into their folder, and nothing else."""
-    for name in sorted(_entries(folder)):
+    for name in sorted(_entries(folder), key=lambda name: name != RESULTS):  # first: it says that the run is finished
         path = folder / name
         if _is_own(name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -17,7 +17,8 @@ from experiments.runs.train import Draw, train_planned
 from experiments.settings import FIELDS, LADDER_DATASET, MODELS, RUNGS, SETTINGS
 from experiments.training.devices import device_name
 
-_PROTOCOL = ("seeds", "epochs", "batch_size", "learning_rate")
+PROTOCOL = ("seeds", "epochs", "batch_size", "learning_rate")
+"""What the rungs of a ladder have in common."""
 
 
 def file_of(folder: Path, name: str) -> Path:
@@ -45,6 +46,8 @@ def climb(model: str, protocol: dict, folder: Path, data_dir: str | None, comman
         if rung in contents["rungs"]:
             continue
         work = file.with_suffix(".runs")
+        devices = dict.fromkeys([*contents["device"].split("; "), device_name()])
+        contents["device"] = "; ".join(devices)  # a ladder may be continued on another machine
         contents["rungs"][rung] = found = _train(row, protocol, work, data_dir, command, draw)
         accuracy, seconds = found["test_accuracy"], found["seconds"]
         means = ", ".join(f"{setting}: {np.mean(accuracy[setting]):.4f}" for setting in sorted(accuracy))
@@ -69,7 +72,7 @@ def read(file: Path) -> dict:
 
 def _check(contents, file):
     """Checks names, ranges and numbers of seeds."""
-    protocol = {name: FIELDS[name].metadata["rule"].check(contents[name]) for name in _PROTOCOL}
+    protocol = {name: FIELDS[name].metadata["rule"].check(contents[name]) for name in PROTOCOL}
     if file_of(file.parent, contents["name"]) != file or contents["dataset"] != LADDER_DATASET:
         raise ValueError("it is of another ladder")
     if not (isinstance(contents["command"], str) and isinstance(contents["device"], str)):
@@ -104,7 +107,10 @@ def _train(row, protocol, output, data_dir, command, draw):
         if SETTINGS[training.settings[0]].train_rotated:
             epochs //= 5  # five times as many images
         given = {**protocol, "epochs": epochs, "dataset": LADDER_DATASET}
-        train_planned(console, training, output, given, data_dir, command, draw)
+        try:
+            train_planned(console, training, output, given, data_dir, command, draw)
+        except InputError as error:
+            raise InputError(f"{error} (of a ladder: remove {output})") from error
         for setting, name in zip(training.settings, training.folder_names(LADDER_DATASET, None), strict=True):
             results = reading.read(output / name)
             found[str(setting)] = results["test_accuracy"]

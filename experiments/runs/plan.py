@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.settings import DATASETS, MODELS, SETTINGS
+from experiments.settings import DATASETS, MODELS, SETTINGS, protocol
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,10 @@ class Planned:
         """Names of the run folders of its cells."""
         return tuple(cell_name(setting, self.model, dataset, init) for setting in self.settings)
 
-    def work(self, dataset: str) -> float:
-        """Relative duration of an epoch; it has no unit."""
-        return MODELS[self.model].cost * DATASETS[dataset].num_images("train", self.settings[0])
+    def work(self, dataset: str, epochs: int | None) -> float:
+        """Relative duration; it has no unit. `epochs`: `None` for the protocol's."""
+        images = DATASETS[dataset].num_images("train", self.settings[0])
+        return MODELS[self.model].cost * images * (epochs or protocol(self.model, dataset).epochs)
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def cell_name(setting: int, model: str, dataset: str, init: str | None = None) -
 
 def planned(settings: Sequence[int], models: Sequence[str], shard: tuple[int, int] = (0, 1)) -> list[Planned]:
     """Returns the trainings of one shard (index from 0, number of shards), model by model."""
+    settings = sorted(settings)  # however they are typed: the first one's folder has the save of both
     pairs = {SETTINGS[n].train_rotated: [] for n in settings}
     for n in settings:
         pairs[SETTINGS[n].train_rotated].append(n)
@@ -55,7 +57,7 @@ def planned(settings: Sequence[int], models: Sequence[str], shard: tuple[int, in
     return [Planned(model, tuple(pair)) for model in models for pair in pairs.values()][index::count]
 
 
-def places(trainings: Sequence[Planned], dataset: str) -> list[Place]:
-    """Returns the place of each training."""
-    work = [training.work(dataset) for training in trainings]
+def places(trainings: Sequence[Planned], dataset: str, epochs: int | None = None) -> list[Place]:
+    """Returns the place of each training; `epochs`: `None` for those of its protocol."""
+    work = [training.work(dataset, epochs) for training in trainings]
     return [Place(i + 1, len(work), sum(work[i + 1 :]) / work[i]) for i in range(len(work))]

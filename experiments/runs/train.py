@@ -81,7 +81,7 @@ def sweep(options: Namespace, planned: list[Planned], numbers, command: str, dra
     names = [name for number in numbers for name in planned[number - 1].folder_names(dataset, options.init)]
     if processes.is_first() and not all(folders.is_finished(options.output / name) for name in names):
         folders.check_writable(options.output)
-    places, given = plan.places(planned, dataset), configs.given(options) | {"dataset": dataset}
+    places, given = plan.places(planned, dataset, options.epochs), configs.given(options) | {"dataset": dataset}
     for number in numbers:
         train_planned(console, planned[number - 1], options.output, given, options.data_dir, command, draw,
                       place=places[number - 1], is_child=bool(options.child))  # fmt: skip

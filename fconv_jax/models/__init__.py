@@ -105,10 +105,10 @@ def plain_twin(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
     def count(options):
         return num_parameters(nnx.eval_shape(lambda: create(name, rngs=nnx.Rngs(0), **options)))
 
-    wanted, sizes = count(options), {}
-    for width in range(1, 1000):
+    wanted, sizes, step = count(options), {}, whole("feature_group_count", options.get("feature_group_count", 1))
+    for width in range(step, 1000 * step, step):
         sizes[width] = abs(count({**options, "group": None, "width": width}) - wanted)
-        if width > 1 and sizes[width] > sizes[width - 1]:
+        if width > step and sizes[width] > sizes[width - step]:
             break
     nearest = min(sizes, key=lambda width: sizes[width])
     return create(name, rngs=rngs, **{**options, "group": None, "width": nearest})

@@ -23,7 +23,7 @@ class ResNet(ImageModel):
     Args:
       num_classes: size of the logits.
       in_features: channels of the images.
-      group: a `Group`, or t; `None` for the plain twin, whose width is `plain_width`.
+      group: a `Group`, or t; `None` for the plain twin, see `plain_twin`.
       width: features of the first stage.
       large: the stem for large images, 7 x 7 and two halvings, in place of 3 x 3.
       norm: `"batch"` or `"layer"`, see `field_norm`.

@@ -8,6 +8,7 @@ import pytest
 
 from experiments import audit, convert, data, evaluate, export
 from experiments.reporting import evaluation
+from experiments.runs import best
 from experiments.runs.best import Evaluator
 from fconv_jax import fourier_basis, lifting_filter
 from tests.experiments import helpers, small_digits
@@ -85,6 +86,21 @@ def test_there_is_no_training_to_resume(checkpoint, tmp_path, capfd):
         *words,
         says=f"error: {output} holds a network that was trained elsewhere: choose another --output",
     )
+
+
+def test_a_conversion_that_is_interrupted_leaves_nothing(checkpoint, tmp_path, monkeypatch, capfd):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    words = (checkpoint, "--model", "lenet_fconv", "--output", tmp_path / "run")
+    before = sorted(tmp_path.rglob("*"))
+    with monkeypatch.context() as patched:
+        patched.setattr(best, "write_best", interrupted)
+        assert helpers.call(convert.main, *words) == 130
+    assert "the same command starts again" in capfd.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert helpers.call(convert.main, *words) == 0
+    assert Evaluator(tmp_path / "run").elsewhere
 
 
 @pytest.mark.parametrize("case", ["missing", "text", "other model", "not empty", "nan"])

@@ -120,8 +120,14 @@ def test_the_best_seed(results, row):
 
 def test_bad_input(finished, tmp_path, capfd):
     (tmp_path / "there").mkdir()
+    shutil.copytree(finished, tmp_path / "killed")  # between best/ and results.json
+    (tmp_path / "killed" / "results.json").unlink()
+    shutil.copytree(finished, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "best")
     for arguments, says in [
         ((tmp_path / "none", tmp_path / "out"), "no finished run"),
+        ((tmp_path / "killed", tmp_path / "out"), "is not finished: experiments.run --resume finishes it"),
+        ((tmp_path / "copy", tmp_path / "out"), "it has a run's numbers only; name the run's own folder"),
         ((finished, tmp_path / "out", "--seed", 7), "has the seeds 0, 3, not 7"),
         ((finished, tmp_path / "out", "--seed", -1), "at least 0"),
         ((finished, tmp_path / "there"), "exists"),

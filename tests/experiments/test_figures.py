@@ -48,6 +48,10 @@ def test_all_figures_are_drawn(tmp_path, monkeypatch, capfd):
     assert json.loads((out / "errors.json").read_text())["mesh_errors"]["kink"][0] > 0
     monkeypatch.setattr(measurements, "_invariance_error", lambda *args: 0.1)  # measured above
     assert helpers.call(figures.main, "--output", out, "--results", tmp_path / "nowhere") == 0
+    assert "no gathered runs" in capfd.readouterr().out
+    assert (out / "upright.png").exists()
+    (tmp_path / "empty").mkdir()
+    assert helpers.call(figures.main, "--output", out, "--results", tmp_path / "empty") == 0
     assert "upright" not in capfd.readouterr().out
     assert (out / "mesh.png").exists()
     assert not (out / "upright.png").exists()

@@ -122,6 +122,15 @@ def test_files_beside_the_runs_are_passed_over(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_runs_are_not_taken_for_copies(tmp_path, capfd):
+    run = tmp_path / "checkpoints" / "setting1_lenet_mnist_5k"
+    (run / "best").mkdir(parents=True)
+    (run / "results.json").write_text(json.dumps(helpers.cell("lenet")))
+    other = save(tmp_path / "run", helpers.cell("lenet_fconv"))
+    arguments = (report.main, other, "--output", tmp_path)
+    helpers.assert_refused(capfd, tmp_path, lambda *w: helpers.call(*w), *arguments, says="choose another --output")
+
+
 def test_two_runs_of_one_cell_are_refused(tmp_path, capsys):
     named = [save(tmp_path / f"run{number}", helpers.cell("lenet")) for number in range(2)]
     with pytest.raises(SystemExit) as stop:

@@ -157,6 +157,15 @@ def test_angles_that_differ_by_quarter_turns_are_tested_once(folder_of_data, mon
     assert [angle for angle in tested if angle in (-60, 0, 120)] == [-60, 0]
 
 
+@pytest.mark.unoptimized
+def test_half_precision_is_tested_at_all_angles(monkeypatch):
+    evaluator = Evaluator(HEADLINE)
+    monkeypatch.setattr(best, "equivariance_error", lambda *_: 0.0)
+    assert evaluator._is_blind_to_quarter_turns(np.zeros((32, 28, 28, 1), np.uint8))
+    evaluator.config = dataclasses.replace(evaluator.config, precision="bfloat16")
+    assert not evaluator._is_blind_to_quarter_turns(np.zeros((32, 28, 28, 1), np.uint8))
+
+
 def test_all_angles_of_a_plain_network_are_tested(synthetic, finished, monkeypatch):
     tested = []
     monkeypatch.setattr(best, "rotated", lambda images, angle: tested.append(angle) or rotated(images, angle))

@@ -52,6 +52,28 @@ def test_a_layer_in_two_places_stays_one():
     assert expanded.again is not model.again
 
 
+class Rectified(fc.LiftingFConv):
+    """A layer that does more than its filter."""
+
+    def __call__(self, x):
+        return nnx.relu(super().__call__(x))
+
+
+class Sized(fc.LiftingFConv):
+    """A layer that is made otherwise and does the same."""
+
+    def __init__(self, rngs):
+        super().__init__(1, 2, 3, 4, rngs=rngs)
+
+
+def test_a_subclass_that_does_more_stays():
+    model = nnx.Sequential(Rectified(1, 2, 3, 4, rngs=nnx.Rngs(0)))
+    expanded = fc.expand_filters(model)
+    assert isinstance(expanded.layers[0], Rectified)
+    np.testing.assert_array_equal(expanded(image()), model(image()))
+    assert type(fc.expand_filters(Sized(nnx.Rngs(0)))).__name__ == "ExpandedFConv"
+
+
 def test_a_layer_alone():
     layer = fc.GroupFConv(2, 3, 5, 8, rngs=nnx.Rngs(0))
     field = noise(1, 7, 7, 8, 2)

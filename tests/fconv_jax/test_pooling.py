@@ -83,6 +83,16 @@ def test_symmetric_pools_keep_quarter_rotations_at_every_size(kind, window, stri
     assert fc.equivariance_error(pool, x) < ROUNDING
 
 
+@pytest.mark.parametrize("pool", [fc.spatial_mean_pool, fc.blur_pool])
+def test_half_precision_is_rounded_once(pool):
+    """Rounded between the axes too, an image and the rotated one differ by a step of the type."""
+    x = noise(4, 12, 12, 3).astype(jnp.bfloat16)
+    expected = pool(x.astype(jnp.float32)).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(pool(x), expected)
+    few = jnp.asarray([[1, 1], [1.0078125, 1.015625]], jnp.bfloat16).reshape(1, 2, 2, 1)
+    np.testing.assert_array_equal(fc.spatial_mean_pool(few), fc.spatial_mean_pool(fc.rotate_image(few, 90)))
+
+
 def test_corner_pools_break_quarter_rotations_where_the_stride_does_not_fit():
     x = noise(1, 7, 7, 3)
     for pool in (

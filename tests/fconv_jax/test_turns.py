@@ -93,6 +93,18 @@ def test_rotate_vectors_rotates_the_gradient_of_a_rotated_image():
     np.testing.assert_allclose(fc.rotate_vectors(one, 30)[0, :, 0], [np.cos(np.pi / 6), 0.5], rtol=1e-6)
 
 
+def test_an_angle_that_is_taken_for_a_quarter_turn_is_one():
+    field = noise(1, 4, 4, 4, 2)
+    np.testing.assert_array_equal(fc.rotate_field(field, 90.0000001, 4), fc.rotate_field(field, 90, 4))
+
+
+@pytest.mark.parametrize("move", [lambda x: fc.rotate_vectors(x, 180), fc.mirror_vectors])
+def test_the_negative_of_the_least_number_does_not_wrap(move):
+    found = move(jnp.full((1, 2, 1), -128, "int8"))
+    assert int(found[0, 1, 0]) == 127
+    assert found.dtype == jnp.int8
+
+
 @pytest.mark.parametrize("move", [lambda x: fc.rotate_vectors(x, 90), fc.mirror_vectors])
 def test_vectors_of_unsigned_numbers_do_not_wrap(move):
     vectors = jnp.arange(18, dtype="uint8").reshape(1, 3, 3, 2, 1)

@@ -45,6 +45,13 @@ def test_the_numbers_are_those_of_the_cells(tmp_path):
     assert rows[0][1] == "not run here"
 
 
+def test_a_page_of_several_angles_is_linked_where_it_is(tmp_path):
+    kept = cells(tmp_path)
+    for has_turns in (False, True):
+        invariant_page.write(tmp_path, kept, has_turns)
+        assert ("(input-turns.md)" in (tmp_path / "invariant.md").read_text()) == has_turns
+
+
 def levels(tmp_path, kept):
     """{what: which of its goals was reached}."""
     invariant_page.write(tmp_path, kept)

@@ -17,6 +17,13 @@ def test_failed_runs_are_marked_and_steps_counted():
     assert tables.table_rows([helpers.cell("lenet", setting=4)])[0]["steps"] == 2 * 69
 
 
+def test_means_leave_failed_seeds_out_unless_all_failed():
+    cell = helpers.cell("lenet")
+    values = [[1.0, 2.0], [3.0, 4.0], [50.0, 60.0]]
+    assert tables.of_good(cell, values).tolist() == values[:2]
+    assert tables.of_good(cell | {"failed_seeds": cell["seeds"]}, values).tolist() == values
+
+
 REPORTS = {"dataset": "mnist", "epochs": 200, "batch_size": 4096}
 """The report's own protocol."""
 

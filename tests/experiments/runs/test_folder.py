@@ -47,6 +47,15 @@ def test_clear_removes_what_runs_write_and_nothing_else(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "notes.txt"]
 
 
+def test_a_run_that_is_killed_while_it_is_cleared_is_not_finished(tmp_path, monkeypatch):
+    (tmp_path / "results.json").touch()
+    (tmp_path / "best").mkdir()
+    monkeypatch.setattr(folders.shutil, "rmtree", lambda path: pytest.fail("killed"))
+    with pytest.raises(pytest.fail.Exception):
+        folders.clear(tmp_path)
+    assert not folders.is_finished(tmp_path)
+
+
 def test_the_lock_dies_with_its_process(tmp_path):
     code = """if True:
         import sys

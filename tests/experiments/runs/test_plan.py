@@ -4,6 +4,7 @@ import pytest
 
 from experiments.runs import plan
 from experiments.runs.plan import Place, Planned
+from experiments.settings import MODELS
 
 
 def test_settings_that_train_on_the_same_images_share_a_training():
@@ -28,10 +29,19 @@ def test_other_initial_weights_have_a_folder_of_their_own():
     )  # fmt: skip
 
 
+def test_the_order_of_settings_does_not_matter():
+    assert plan.planned((4, 3, 2, 1), ("lenet",)) == plan.planned((1, 2, 3, 4), ("lenet",))
+
+
 def test_places_tell_how_much_is_to_come():
     planned = plan.planned((1, 2, 3, 4), ("lenet", "lenet_fconv"))
     places = plan.places(planned, "mnist_5k")
     # Upright, rotated (five times as many images), upright, rotated.
     assert [place.later for place in places] == [11.0, 6 / 5, 5.0, 0.0]
     assert [(place.number, place.count) for place in places] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    # LeNet has the report's 200 epochs, the invariant network 8 of its own.
+    planned = plan.planned((1,), ("lenet", "lenet_fconv_invariant"))
+    cost = MODELS["lenet_fconv_invariant"].cost
+    assert [place.later for place in plan.places(planned, "mnist_5k")] == [cost * 8 / 200, 0.0]
+    assert [place.later for place in plan.places(planned, "mnist_5k", 2)] == [cost, 0.0]
     assert Place(1, 4, 11.0).seconds_left(30.0, 60.0) == 690.0

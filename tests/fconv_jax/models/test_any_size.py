@@ -107,11 +107,17 @@ def test_a_twin_leaves_out_what_a_plain_convolution_has_not(name):
     assert isinstance(twin.last, nnx.Conv)
 
 
+def test_a_twin_of_feature_groups():
+    options = {"feature_group_count": 2, "in_features": 2, "width": 2, "depth": 1, "group": 4}
+    ours = nnx.eval_shape(lambda: models.create("unet_fconv", rngs=nnx.Rngs(0), **options))
+    twin = nnx.eval_shape(lambda: models.plain_twin("unet_fconv", rngs=nnx.Rngs(0), **options))
+    assert 0.7 < models.num_parameters(twin) / models.num_parameters(ours) < 1.4
+
+
 @pytest.mark.parametrize(
     "case",
     [pytest.param("resnet18_fconv", marks=pytest.mark.long), "unet_fconv", "unet_fconv, vectors", "edsr_fconv"],
 )
-@pytest.mark.slow
 def test_the_plain_twin_has_as_many_parameters_and_no_law(case):
     options = SMALL[case] | {"in_features": 2, "num_classes": 3, "group": 8}
     twin, ours = models.plain_twin(case.split(",")[0], rngs=nnx.Rngs(0), **options), create(case, group=8)
