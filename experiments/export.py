@@ -24,6 +24,8 @@ def parser() -> Parser:
     result.add_argument("--format", type=rule, metavar=rule.shown, required=True, help=listed)
     result.add_argument("--output", metavar="PATH", type=path, required=True, help="a new file or folder")
     seed = "default: the seed with the best validation accuracy"
+    size = "height and width of the images, of a network that takes any: an onnx or stablehlo file is for one size"
+    result.add_argument("--size", type=whole(1), metavar="N", help=size)
     result.add_argument("--seed", type=whole(0, 2**32 - 1), metavar="S", help=seed)
     return result
 
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _export(options):
     from experiments.reporting import exporting  # imports jax, after its flags are set
 
-    seed = exporting.export(options.run_dir, options.format, options.output, options.seed)
+    seed = exporting.export(options.run_dir, options.format, options.output, options.seed, options.size)
     print(f"saved {'the network' if seed is None else f'seed {seed}'} in {options.output}")
 
 

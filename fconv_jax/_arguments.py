@@ -48,7 +48,7 @@ def named(init: _Init) -> _Init:
 def misfit(layer, sizes: Sequence[int]) -> tuple[int, tuple[int, int] | None] | None:
     """A side that a layer's stride does not fit, and the closest kernel and padding that it does; `None` if it fits.
 
-    The outputs stay as large.  Larger kernels come first; one of 1 x 1 rotates otherwise than a larger one.
+    The outputs stay as large.  No kernel is smaller: it may lack the basis's frequencies.
     """
     s, d, k = layer.strides, layer.kernel_dilation, layer.kernel_size
     width, odd = padding_width(layer.padding, layer._reach()), isinstance(layer.basis, Bicubic)
@@ -62,11 +62,11 @@ def misfit(layer, sizes: Sequence[int]) -> tuple[int, tuple[int, int] | None] | 
     whole_steps = [r // s * s for r in room(k, width)]
     fits = [
         (abs(n - k) + abs(w - width), -n, w)
-        for n in range(2 + odd, k + s + 1, 1 + odd)
+        for n in range(k, k + s + 1, 1 + odd)
         for w in range(width + s + 1)
         if room(n, w) == whole_steps
     ]
-    if not fits or k == 1 or layer.padding in ("CIRCULAR", "REFLECT"):  # these are no number
+    if not fits or k == 1 or min(whole_steps) < 0 or layer.padding in ("CIRCULAR", "REFLECT"):  # these are no number
         return misfits[0], None
     return misfits[0], (-min(fits)[1], min(fits)[2])
 

@@ -18,7 +18,8 @@ def constant(equation, ins) -> list:
     """The results of an equation that does not depend on the images; batch axes become 1."""
     out = equation.outvars[0].aval
     open_sizes = [any(not isinstance(size, int) for size in atom.aval.shape) for atom in equation.invars]
-    if any(open_sizes) and all(isinstance(size, int) for size in out.shape):
+    extreme = equation.primitive.name in ("reduce_max", "reduce_min", "reduce_and", "reduce_or")
+    if any(open_sizes) and not extreme and all(isinstance(size, int) for size in out.shape):
         raise NotPlainError(f"{equation.primitive.name} over the batch has no plain form")
     if not all(isinstance(size, int) for size in out.shape):
         if equation.primitive.name != "broadcast_in_dim" or np.size(ins[0]) != 1:

@@ -207,8 +207,7 @@ def fold_norms(network, out: int) -> None:
         kept.append([operation, inputs, options])
         moved[number] = len(kept)
     network.steps = kept
-    if moved[out] != len(kept):
-        network.steps.append(["add", [moved[out]], {"number": 0.0}])
+    network.constants = {name: array for name, array in network.constants.items() if name in used}
 
 
 def _fold(network, before, name):

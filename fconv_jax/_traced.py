@@ -197,13 +197,14 @@ class Program:
             listener.reset(token)
 
     def updated(self, change: Callable) -> "Program":
-        """The program of the model with `change(array)` for each of its parameters: what is compiled stays so."""
+        """The program of the model with `change(array, is_statistic)` for parameters and statistics, compiled once."""
         graphdef, state = self.model
         held = {id(leaf) for leaf in jax.tree.leaves(state)}
-        trained = {id(leaf) for leaf in jax.tree.leaves(nnx.filter_state(state, nnx.Param))}
+        kinds = (nnx.BatchStat, nnx.Param)
+        stats, params = ({id(leaf) for leaf in jax.tree.leaves(nnx.filter_state(state, kind))} for kind in kinds)
 
         def changed(leaf):
-            return change(leaf) if id(leaf) in trained else leaf
+            return change(leaf, id(leaf) in stats) if id(leaf) in stats | params else leaf
 
         if not all(id(const) in held for const in self.jaxpr.consts):  # one was made of the state while it was traced
             return Program(nnx.merge(graphdef, jax.tree.map(changed, state)), self.images, self.every)

@@ -138,12 +138,13 @@ def _audited(model, images, angles, margin, kind):
     return Audit(tuple(stages), tuple(notes))
 
 
-def _updated(leaf):
-    """A parameter after a small random step, which makes equal numbers differ."""
+def _updated(leaf, is_statistic):
+    """An array after a small random step, which makes equal numbers differ; a variance must not become negative."""
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return leaf
     random, spread = np.random.default_rng(0), float(np.std(np.asarray(leaf, np.float32)))
-    step = random.normal(size=leaf.shape) * spread if spread else random.uniform(size=leaf.shape)
+    either = spread and not is_statistic
+    step = random.normal(size=leaf.shape) * spread if either else random.uniform(size=leaf.shape) * (spread or 1.0)
     return leaf + jnp.asarray(0.1 * step, leaf.dtype)
 
 

@@ -79,7 +79,7 @@ def to_onnx(
 
     Args:
       model: as for `to_plain`.
-      input_shape: as for `to_plain`; of a network for images of any size, the one size of the file.
+      input_shape: (height, width, channel), the one size of the file; `None` for a network that has one size.
       path: of the file, which is replaced.
       metadata: texts that the file carries, such as its classes.
       float16: stores the weights in half of the bytes; they are widened when the file is loaded (error about 1e-3).

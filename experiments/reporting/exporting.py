@@ -18,11 +18,14 @@ from fconv_jax import pretrained
 _CARD = Path(__file__).parent / "templates" / "weights.md"
 
 
-def export(run_dir: str | Path, form: str, output: Path, seed: int | None = None) -> int | None:
+def export(
+    run_dir: str | Path, form: str, output: Path, seed: int | None = None, size: int | None = None
+) -> int | None:
     """Writes the network of one seed; returns the seed, None for a network of `fconv_jax.from_pretrained`.
 
     `run_dir`: as it was typed, since "./NAME" is a folder where NAME is a packaged network; `form`: one of
-    `settings.EXPORT_FORMATS`; `seed`: None for the one with the best validation accuracy (of several, the first).
+    `settings.EXPORT_FORMATS`; `seed`: None for the one with the best validation accuracy (of several, the first);
+    `size`: height and width of the images, where the network takes any.
 
     Raises:
       InputError: no such run, format's package or seed, or what the format cannot hold.
@@ -35,7 +38,7 @@ def export(run_dir: str | Path, form: str, output: Path, seed: int | None = None
             model, config = fconv_jax.from_pretrained(name), pretrained.read_config(name)
         except ValueError as error:
             raise InputError(str(error)) from error
-        _write(form, model, output, config, None)
+        _write(form, model, output, config, None, size)
         return None
     evaluator = Evaluator(run_dir)
     results = reading.check_run(run_dir)
@@ -46,13 +49,21 @@ def export(run_dir: str | Path, form: str, output: Path, seed: int | None = None
         raise InputError(f"{run_dir} has the seeds {', '.join(map(str, seeds))}, not {seed}")
     row = _best(results) if seed is None else seeds.index(seed)
     config = _config(evaluator, results, row, asked=seed is not None)
-    _write(form, evaluator.model(row), output, config, _card(config, results))
+    _write(form, evaluator.model(row), output, config, _card(config, results), size)
     return seeds[row]
 
 
-def _write(form, model, output, config, card):
+def _write(form, model, output, config, card, size):
+    height, _, channels = model.input_shape
+    if form == "safetensors" or height is not None:
+        if size is not None and size != height:
+            raise InputError(
+                f"--size (={size}) is for onnx and stablehlo files of networks that take images of any size"
+            )
+    elif size is None:
+        raise InputError("the network takes images of any size, and the file is for one: give --size")
     try:
-        _WRITERS[form](model, output, config, card)
+        _WRITERS[form](model, output, config, card, (height or size, height or size, channels))
     except (ValueError, ImportError) as error:
         raise InputError(str(error)) from error
 
@@ -108,7 +119,7 @@ def _number(value):
     return "-" if value is None else f"{value:.4f}"
 
 
-def _safetensors(model, output, config, card):
+def _safetensors(model, output, config, card, _):
     if card is None:
         raise InputError("this network is a folder of safetensors already: copy it")
     if config["model"] not in fconv_jax.models.MODELS:
@@ -121,13 +132,13 @@ def metadata(config: Mapping) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in config.items()}
 
 
-def _onnx(model, output, config, card):
+def _onnx(model, output, config, _, input_shape):
     with _new(output) as path:
-        fconv_jax.export.to_onnx(model, path, metadata=metadata(config))
+        fconv_jax.export.to_onnx(model, path, input_shape, metadata=metadata(config))
 
 
-def _stablehlo(model, output, config, card):
-    data = fconv_jax.export.to_stablehlo(model)
+def _stablehlo(model, output, _config, _card, input_shape):
+    data = fconv_jax.export.to_stablehlo(model, input_shape)
     with _new(output) as path:
         path.write_bytes(data)
 
@@ -146,5 +157,5 @@ def _new(output):
         raise InputError(f"{output} cannot be written: {error.strerror}") from error
 
 
-# Each format of `settings.EXPORT_FORMATS`: called with (model in evaluation mode, output, config, card).
+# Each format of `settings.EXPORT_FORMATS`: called with (model in evaluation mode, output, config, card, input shape).
 _WRITERS = {"safetensors": _safetensors, "onnx": _onnx, "stablehlo": _stablehlo}

@@ -80,7 +80,7 @@ def gathered(output: Path, but: Collection[Path] = ()) -> dict[Path, dict]:
         kept[path.parent] = cell = reading.read(path.parent)
         if _target(output, cell) != path.parent:
             if is_own(path.parent):
-                raise InputError(f"{output} holds runs themselves, such as {path.parent.name}: choose another --output")
+                raise InputError(f"{output} holds runs themselves, such as {path.parent.name}: name another folder")
             raise InputError(f"{path} is of {_target(Path(), cell)}: remove it from there")
     return kept
 

@@ -2,7 +2,6 @@
 
 import functools
 import shutil
-import tempfile
 from pathlib import Path
 
 import jax
@@ -191,11 +190,14 @@ def convert(checkpoint: Path, model_name: str, output: Path) -> None:
     arrays = jax.tree.map(lambda x: np.asarray(x)[None], arrays)
     # Trained elsewhere: no data set of ours, no epoch; evaluate then asks for data as `run` does.
     config = RunConfig(model_name, 1, "auto", 0, (0,), 0, 1, 0.0, "report", "float32", "auto")
-    with folders.writing(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".converted-", dir=output.parent) as made:
-            made = Path(made) / output.name
-            made.mkdir()
-            folders.write_json(made / folders.CONFIG, {"model": model_name, "trained": "elsewhere"})
-            write_best(made, config, network, arrays, [0])
-            made.rename(output)  # an empty folder may be there
+    is_new = not output.exists()
+    try:
+        with folders.locked(output, leave=False):
+            folders.write_json(output / folders.CONFIG, {"model": model_name, "trained": "elsewhere"})
+            write_best(output, config, network, arrays, [0])
+    except BaseException as error:  # an interruption too: the same command starts again
+        if not isinstance(error, InputError):
+            folders.clear(output)
+            if is_new and output.is_dir():
+                output.rmdir()
+        raise

@@ -110,6 +110,8 @@ def _train(row, protocol, output, data_dir, command, draw):
         try:
             train_planned(console, training, output, given, data_dir, command, draw)
         except InputError as error:
+            if "--overwrite" not in str(error):
+                raise
             raise InputError(f"{error} (of a ladder: remove {output})") from error
         for setting, name in zip(training.settings, training.folder_names(LADDER_DATASET, None), strict=True):
             results = reading.read(output / name)

@@ -104,12 +104,11 @@ def layout(model: str, num_seeds: int, batch_size: int, *, seed_map: str = "auto
     )
 
 
-def num_at_once(num_devices: int) -> float:
+def num_at_once(num_devices: int) -> int:
     """How many of these devices compute at the same time: on a CPU there may be more of them than cores."""
     import jax
 
-    own = jax.local_device_count()
-    return num_devices * min(own, _num_cores()) / own if jax.default_backend() == "cpu" else num_devices
+    return min(num_devices, _num_cores() * jax.process_count()) if jax.default_backend() == "cpu" else num_devices
 
 
 def device_name() -> str:

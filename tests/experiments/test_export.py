@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from flax import nnx
 
 import fconv_jax
 from experiments import export
@@ -82,6 +83,20 @@ def test_a_network_that_ships_is_exported(tmp_path, capfd):
     helpers.assert_refused(capfd, tmp_path, helpers.call, *words, says="copy it")
 
 
+def test_a_network_for_any_size_needs_one_in_a_file(tmp_path, capfd):
+    options = {"depth": 1, "width": 1, "group": 4}
+    model = fconv_jax.models.create("unet_fconv", rngs=nnx.Rngs(0), **options)
+    fconv_jax.save_pretrained(model, tmp_path / "net", config={"model": "unet_fconv", "options": options}, card="c")
+    words = (export.main, tmp_path / "net", "--format", "onnx", "--output", tmp_path / "net.onnx")
+    helpers.assert_refused(capfd, tmp_path, helpers.call, *words, says="give --size")
+    assert helpers.call(*words, "--size", 12) == 0
+    (images,) = onnxruntime.InferenceSession(str(tmp_path / "net.onnx")).get_inputs()
+    assert images.shape[1:] == [12, 12, 1]
+    name = "lenet_fconv_invariant_mnist_5k"  # of one size
+    words = (export.main, name, "--format", "onnx", "--output", tmp_path / "x.onnx", "--size", 20)
+    helpers.assert_refused(capfd, tmp_path, helpers.call, *words, says="is for onnx and stablehlo files")
+
+
 def test_a_folder_with_the_name_of_a_network_that_ships(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(finished, tmp_path / "setting1_lenet_mnist_5k") == 0
@@ -94,7 +109,7 @@ def test_a_folder_with_the_name_of_a_network_that_ships(finished, tmp_path, monk
 
 def test_a_network_of_the_programs_alone(tmp_path):
     with pytest.raises(InputError, match=r"is no network of fconv_jax\.models: --format onnx or"):
-        exporting._safetensors(None, tmp_path / "out", {"model": "experiments.training.stacks:stack"}, "card")
+        exporting._safetensors(None, tmp_path / "out", {"model": "experiments.training.stacks:stack"}, "card", ())
 
 
 def test_rotated_images_are_called_so_whatever_the_setting():

@@ -128,7 +128,7 @@ def test_runs_are_not_taken_for_copies(tmp_path, capfd):
     (run / "results.json").write_text(json.dumps(helpers.cell("lenet")))
     other = save(tmp_path / "run", helpers.cell("lenet_fconv"))
     arguments = (report.main, other, "--output", tmp_path)
-    helpers.assert_refused(capfd, tmp_path, lambda *w: helpers.call(*w), *arguments, says="choose another --output")
+    helpers.assert_refused(capfd, tmp_path, lambda *w: helpers.call(*w), *arguments, says="name another folder")
 
 
 def test_two_runs_of_one_cell_are_refused(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Filters against the reference's numbers and against loops."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -87,3 +88,13 @@ def test_jit_vmap_and_grad(kind):
 def test_wrong_shapes(function, shapes, message):
     with pytest.raises(ValueError, match=message):
         function(*(np.zeros(shape, np.float32) for shape in shapes))
+
+
+@pytest.mark.parametrize(
+    ("expand", "shape"),
+    [(lifting_filter, (2, 3, 5)), (group_filter, (4, 2, 3, 5)), (projecting_filter, (2, 3, 5))],
+)
+def test_filters_are_expanded_in_full_precision(expand, shape):
+    """A GPU's products of float32 have 10 bits by default."""
+    program = str(jax.make_jaxpr(expand)(jnp.zeros(shape), jnp.zeros((3, 3, 4, 5))))
+    assert program.count("dot_general") == program.count("Precision.HIGHEST, Precision.HIGHEST") == 1

@@ -177,6 +177,7 @@ def test_a_stride_keeps_the_law_where_it_divides(cls, size, options):
         ((8, 8), {"padding": "CIRCULAR"}, "use no stride"),
         ((8, 8), {"padding": "REFLECT"}, "use no stride"),
         ((8, 8), {"kernel_size": 1}, "use no stride"),
+        ((20, 20), {"kernel_dilation": 9}, "use no stride"),  # a smaller kernel may lack the frequencies
         ((9, 9), {"strides": 3, "basis": fconv_jax.Bicubic()}, "use a kernel of 3 with padding 0"),
         ((8, 8), {"group": 2}, "half turns break; use a kernel of 4"),
         ((8, 8), {"group": 6}, "half turns break"),
