@@ -3,7 +3,7 @@
     python -m demo.make_networks
 
 The networks are packaged ones, both trained on upright digits; the curves are those of these seeds, measured as by
-`python -m experiments.evaluate RUN_DIR --angles`.  Needs `pip install "fconv_jax[onnx]"`; two minutes on a 2-core CPU.
+`python -m experiments.evaluate RUN_DIR --angles`.  Needs `pip install onnx`; two minutes on a 2-core CPU.
 """
 
 import argparse

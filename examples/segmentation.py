@@ -75,7 +75,7 @@ def network(name, seed):
 
 
 def train(name, seed, steps):
-    """A network, trained on its seed's images; with augmentation each epoch draws them at new directions."""
+    """A network, trained on its seed's images; with augmentation each epoch draws new ones, at any direction."""
     graph, params, rest = nnx.split(network(name, seed), nnx.Param, ...)
     optimizer = optax.adam(optax.cosine_decay_schedule(5e-3, steps))
 
@@ -168,7 +168,9 @@ def main(argv=None):
             models[name] = train(name, seed, steps)
             rows[name].append({kind: dice(models[name], *test) for kind, test in tests.items()})
             print(f"{name}, seed {seed}: {rows[name][-1]}, {time.monotonic() - started:.0f} s gone", flush=True)
-    note = f"{steps:,} steps of {BATCH} images of {TRAIN}; {count} test images; seeds {', '.join(map(str, seeds))}."
+    new = f"(augmented: of {TRAIN} new ones every {TRAIN // BATCH} steps)"
+    note = f"{steps:,} steps of {BATCH} images of {TRAIN} {new}; {count} test images; "
+    note += f"seeds {', '.join(map(str, seeds))}."
     text = table(rows, sizes, note)
     print(text)
     options.output.mkdir(parents=True, exist_ok=True)

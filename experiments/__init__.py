@@ -24,7 +24,7 @@ def missing_line(error: ImportError) -> str:
     """What to do about a package that is not installed, or that cannot be imported."""
     is_absent = isinstance(error, ModuleNotFoundError) and error.name
     what = f"{str(error.name).partition('.')[0]} is not installed" if is_absent else " ".join(str(error).split())
-    return f"{what}: pip install 'fconv_jax[experiments]', or pip install -r requirements.txt"
+    return f"{what}: pip install -r requirements.txt"
 
 
 def is_own(error: BaseException) -> bool:

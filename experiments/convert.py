@@ -15,7 +15,7 @@ from experiments.training import devices
 def parser() -> Parser:
     """The command line."""
     result = config.new_parser("convert", __doc__)
-    result.add_argument("checkpoint", metavar="CHECKPOINT", type=path, help="a .npz, or a .pt (needs fconv_jax[torch])")
+    result.add_argument("checkpoint", metavar="CHECKPOINT", type=path, help="a .npz, or a .pt (needs torch)")
     config.add_options(result, "model", required=True)
     result.add_argument("--output", metavar="RUN_DIR", type=path, required=True, help="an empty or new folder")
     return result

@@ -1,5 +1,6 @@
 """Options of networks in files: groups and bases as JSON, and whether a network has those that its config says."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -49,6 +50,10 @@ def _told(name, value):
     """An option as a text to compare; `None` of what is no option, such as a function or an array."""
     if name in ("dtype", "param_dtype") and value is not None:
         return str(jnp.dtype(value))
+    value = value.item() if isinstance(value, np.generic) else value
+    if name == "precision" and isinstance(value, str):
+        with contextlib.suppress(ValueError):  # the name of a dot algorithm stays
+            value = jax.lax.Precision(value)
     if isinstance(value, tuple | list):
         parts = [_told(name, part) for part in value]
         return None if None in parts else f"({', '.join(parts)})"

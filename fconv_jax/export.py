@@ -86,12 +86,12 @@ def to_onnx(
 
     Raises:
       ValueError: what `to_plain` refuses, a path that cannot be written, or a weight that float16 cannot hold.
-      ImportError: without onnx (`pip install "fconv_jax[onnx]"`).
+      ImportError: without onnx (`pip install onnx`).
     """
     try:
         from fconv_jax import _onnx  # needs the optional package onnx
     except ImportError as error:
-        raise ImportError('ONNX files need onnx: pip install "fconv_jax[onnx]"') from error
+        raise ImportError("ONNX files need onnx: pip install onnx") from error
     shape = _one_size(model, input_shape)
     contents = _onnx.encoded(to_plain(model, input_shape), shape, dict(metadata or {}), float16)
     try:

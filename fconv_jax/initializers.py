@@ -5,7 +5,6 @@ where it has an argument of that name.
 """
 
 import dataclasses
-import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -141,7 +140,6 @@ def initialize(name: str, function: Initializer, key: jax.Array, shape, dtype, f
     return function(key, shape, dtype, facts=facts) if asks else function(key, shape, dtype)
 
 
-@functools.lru_cache(maxsize=256)
 def _asks_for_facts(function):
     """Whether a function has a parameter `facts`, and whether that is its fourth, by position."""
     try:

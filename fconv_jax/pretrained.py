@@ -48,7 +48,7 @@ def save_pretrained(model: nnx.Module, folder: str | os.PathLike, *, config: Map
     Raises:
       ValueError: a config that is not as above, a model that is not what it says, or a folder that exists or cannot
         be written.
-      ImportError: without safetensors (`pip install "fconv_jax[pretrained]"`).
+      ImportError: without safetensors (`pip install safetensors`).
 
     >>> import tempfile, fconv_jax
     >>> from flax import nnx
@@ -102,12 +102,12 @@ def from_pretrained(folder_or_name: str | os.PathLike) -> nnx.Module:
     Args:
       folder_or_name: one of the names in `fconv_jax.pretrained.SHIPPED`, which ship with the package; a folder (one
         with such a name as "./NAME"); or "user/name" of the Hugging Face Hub, where there is no such folder, with
-        huggingface_hub installed (`pip install "fconv_jax[hub]"`; its cache and variables, HF_HUB_OFFLINE, hold).
+        huggingface_hub installed (its cache and variables, HF_HUB_OFFLINE, hold).
 
     Raises:
       ValueError: one line: no such folder or name; a file that is missing, a link, too large, changed, of another
         format or a newer version; or arrays that are not the network's, by name, shape or type.
-      ImportError: without safetensors (`pip install "fconv_jax[pretrained]"`).
+      ImportError: without safetensors (`pip install safetensors`).
 
     >>> import fconv_jax
     >>> model = fconv_jax.from_pretrained("lenet_fconv_invariant_mnist")
@@ -207,7 +207,7 @@ def _from_hub(name):
     try:
         import huggingface_hub
     except ImportError as error:
-        raise ValueError(f'{name} is no folder; as a Hub\'s name it needs pip install "fconv_jax[hub]"') from error
+        raise ValueError(f"{name} is no folder; as a Hub's name it needs pip install huggingface_hub") from error
     try:
         # Its `snapshots/REVISION` links to `blobs`, two levels up.
         folder = pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=[*_LISTED, SUMS])).resolve()
@@ -275,7 +275,7 @@ def _safetensors():
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise ImportError('weights need safetensors: pip install "fconv_jax[pretrained]"') from error
+        raise ImportError("weights need safetensors: pip install safetensors") from error
     return safetensors
 
 

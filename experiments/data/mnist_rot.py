@@ -54,7 +54,9 @@ def read(root: Path, dataset: Dataset, upright: Source, progress: Callable[[str]
       DataError: no files, or files that are not what they should be.
     """
     folder = placed_directory(root, "mnist_rot")
-    source: Source | None = _placed(folder, dataset)
+    states = {path.name: path.stat() for path in folder.glob("*")}
+    files = tuple(sorted((name, state.st_size, state.st_mtime_ns) for name, state in states.items()))
+    source: Source | None = _placed(folder, dataset, files)
     if source is None:
         raise DataError(f"mnist_rot is not in {folder}: {way_out(root)}")
     for split, (images, labels) in source.items():
@@ -74,8 +76,8 @@ def read(root: Path, dataset: Dataset, upright: Source, progress: Callable[[str]
 
 
 @functools.lru_cache(maxsize=1)  # checked first, then prepared: the texts take half a minute to read
-def _placed(folder, dataset) -> Source | None:
-    """The three splits, or None if nothing is there."""
+def _placed(folder, dataset, _files) -> Source | None:
+    """The three splits, or None if nothing is there; `_files`: what is in the folder, as it is now."""
     official = folder / "mnist_rotation_new.zip"
     if official.exists():
         return _read_zip(official, dataset)
@@ -121,10 +123,14 @@ def _read_amat(path, content):
 
 
 def _read_npz(path, images, labels):
+    content = io.BytesIO(_bytes(path))
     try:
-        with np.load(io.BytesIO(_bytes(path)), allow_pickle=False) as arrays:
+        with zipfile.ZipFile(content) as archive:
+            if (unpacked := sum(member.file_size for member in archive.infolist())) > _MOST_BYTES:
+                raise ValueError(f"it would unpack to {unpacked:,} bytes")
+        with np.load(content, allow_pickle=False) as arrays:
             found = arrays[images], arrays[labels]
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # NumPy, zipfile and zlib raise a dozen kinds for damaged files
         raise DataError(f"{path} does not hold {images!r} and {labels!r}, arrays of numbers: replace it") from error
     return _checked(path, *found)
 

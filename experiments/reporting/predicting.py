@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from rich.console import Console
 
 from experiments.data import digits
 from experiments.data.files import DataError
+from experiments.reporting import tables
 from experiments.rules import InputError
+from experiments.runs import reading
 from experiments.runs.progress import counted
 from experiments.settings import PREPROCESSING
 from fconv_jax import pretrained
@@ -48,11 +51,15 @@ def of_weights(folder_or_name: str) -> Networks:
 
 
 def of_run(evaluator) -> Networks:
-    """All seeds of a run. Raises `InputError`: it was not trained on digits."""
+    """The seeds of a run that did not fail, or all if all did. Raises `InputError`: it was not trained on digits."""
     config = evaluator.config
     if not evaluator.elsewhere and PREPROCESSING[config.dataset]["kind"] != "digit":
         raise InputError(f"--weights: {evaluator.run_dir} was trained on {config.dataset}, not on digits")
-    models = {str(seed): evaluator.model(row) for row, seed in enumerate(config.seeds)}
+    results = reading.check_run(evaluator.run_dir) or {"seeds": config.seeds, "failed_seeds": []}
+    rows = tables.of_good(results, np.arange(len(config.seeds))).tolist()
+    if failed := [seed for row, seed in enumerate(config.seeds) if row not in rows]:
+        print(f"seeds that failed are not asked: {', '.join(map(str, failed))}", file=sys.stderr)
+    models = {str(config.seeds[row]): evaluator.model(row) for row in rows}
     return Networks(models, [str(label) for label in range(evaluator.network.num_classes)])
 
 
@@ -122,6 +129,10 @@ def _answers(images, networks):
         probabilities = np.stack([_probabilities(model, stacked) for model in networks.models.values()])
     except ValueError as error:
         raise InputError(f"--weights: {error}") from error
+    if not np.isfinite(probabilities).all():
+        raise InputError(
+            "--weights: its answers are not finite numbers: the training failed, or the weights are damaged"
+        )
     if probabilities.shape[2:] != (len(networks.classes),):
         raise InputError(f"--weights: {probabilities.shape[2:]} outputs for {len(networks.classes)} classes")
     return [_answer(image, probabilities[:, i], networks) for i, image in enumerate(images)]

@@ -36,7 +36,8 @@ class EDSR(ImageModel):
       num_classes: none here; ignored, so that `models.create` may pass it.
       **options: of the layers, such as `basis` or `dtype`.
 
-    Returns (call): `[batch, height, width, in_features]` -> `[batch, scale height, scale width, in_features]`.
+    Returns (call): `[batch, height, width, in_features]` -> `[batch, scale height, scale width, in_features]`,
+      of the wider type of the images and the layers.
 
     Raises:
       ValueError: another scale.

@@ -5,7 +5,7 @@ from flax import nnx
 
 from fconv_jax._checks import whole
 from fconv_jax.blocks import ConvBlock, ResidualBlock
-from fconv_jax.group import Group
+from fconv_jax.group import Group, as_group
 from fconv_jax.models.initial import fconv_init, plain_dense
 from fconv_jax.models.stages import ImageModel
 from fconv_jax.pooling import max_over_group, spatial_max_pool, spatial_mean_pool
@@ -48,7 +48,7 @@ class ResNet(ImageModel):
     ):
         fconv_init(init)
         options |= {"norm": norm, "rngs": rngs}
-        width, self.group, self.large = whole("width", width), group, large
+        width, self.group, self.large = whole("width", width), group and as_group(group), large
         self.input_shape = (None, None, whole("in_features", in_features))
         self.stem = ConvBlock(whole("in_features", in_features), width, 7 if large else 3, group, lift=True, **options)
         blocks, before = [], width

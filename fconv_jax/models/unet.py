@@ -5,7 +5,7 @@ from flax import nnx
 
 from fconv_jax._checks import whole
 from fconv_jax.blocks import ConvBlock, DownBlock, UpBlock, plain_options
-from fconv_jax.group import Group
+from fconv_jax.group import Group, as_group
 from fconv_jax.layers import GroupFConv, ProjectingFConv
 from fconv_jax.models.initial import fconv_init
 from fconv_jax.models.stages import ImageModel
@@ -58,7 +58,7 @@ class UNet(ImageModel):
         width, depth = whole("width", width), whole("depth", depth)
         blocks = {**options, "norm": norm, "rngs": rngs}
         widths = [width * 2**level for level in range(depth + 1)]
-        self.group, self.output, self.depth = group, output, depth
+        self.group, self.output, self.depth = group and as_group(group), output, depth
         self.input_shape, self.smallest_size = (None, None, whole("in_features", in_features)), max(16, 2**depth)
         self.lift = ConvBlock(whole("in_features", in_features), width, 3, group, lift=True, **blocks)
         self.first = ConvBlock(width, width, 3, group, **blocks)

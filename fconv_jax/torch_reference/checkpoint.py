@@ -14,7 +14,7 @@ def read_checkpoint(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """Reads a state dict that PyTorch saved (`.pt`, `.pth`), or the same arrays in an `.npz`.
 
     Code inside a file is never executed: `.npz` is read with `allow_pickle=False`, `.pt` with
-    `weights_only=True`.  A `.pt` needs PyTorch (`pip install "fconv_jax[torch]"`).  A training
+    `weights_only=True`.  A `.pt` needs PyTorch (`pip install torch`).  A training
     checkpoint that holds the weights as `model_state_dict` or `state_dict` is unwrapped, and the
     prefix `module.` of `DataParallel` is taken off.
 
@@ -69,7 +69,7 @@ def _read_torch(path):
         import torch  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError as error:
         raise ValueError(
-            f'{path} needs PyTorch to be read: pip install "fconv_jax[torch]", or save its state dict as .npz '
+            f"{path} needs PyTorch to be read: pip install torch, or save its state dict as .npz "
             "where PyTorch is: np.savez(name, **{key: value.numpy() for key, value in state.items()})"
         ) from error
     try:

@@ -85,16 +85,19 @@ def load_weights(
     if not isinstance(state, Mapping):
         raise ValueError(f"state (a {type(state).__name__}) must map the reference's names to arrays")
     modules = _modules_with_parameters(model)
-    if names is None:
-        names, flattened = _published(modules)
+    if names is None and flattened:
+        raise ValueError("flattened is for a network of your own: pass names too")
+    names, flattened = _published(model, modules) if names is None else (names, flattened or {})
     reader = _Reader(state)
     reader.skip("pool3.filter")  # the Gaussian, a formula
     reader.problems += [f"the network's module {path!r} has no name" for path in sorted(set(modules) - set(names))]
     reader.problems += [f"the network has no parameters at {path!r}" for path in sorted(set(names) - set(modules))]
+    dense = {path for path, module in modules.items() if isinstance(module, nnx.Linear)}
+    reader.problems += [f"no dense layer at {path!r}, of flattened" for path in sorted(set(flattened) - dense)]
     updates = []
     for path, module in modules.items():
         if path in names:
-            updates += _convert(module, names[path], (flattened or {}).get(path), reader)
+            updates += _convert(module, names[path], flattened.get(path), reader)
     reader.finish()
     for parameter, value in updates:
         parameter[...] = value
@@ -166,10 +169,11 @@ def _modules_with_parameters(model):
     }
 
 
-def _published(modules):
-    """The (names, flattened) of the published network that has these modules."""
+def _published(model, modules):
+    """The (names, flattened) of the published network that has these modules; another may flatten something else."""
+    is_ours = any(kind.__module__.startswith("fconv_jax.models.") for kind in type(model).__mro__)
     for names, flatten in _NETWORKS:
-        if set(names) == set(modules):
+        if is_ours and set(names) == set(modules):
             return names, {} if flatten is None else {flatten[1]: _flattened_shape(modules, *flatten)}
     raise ValueError(f"the reference has no network of the modules {', '.join(modules)}: pass names")
 

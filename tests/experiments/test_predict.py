@@ -13,6 +13,7 @@ from experiments.data import digits
 from experiments.data.sources import read_embedded
 from experiments.reporting import predicting
 from experiments.reporting.exporting import export
+from experiments.runs import reading
 from experiments.runs.best import Evaluator
 from experiments.settings import DATASETS, WEIGHTS
 from tests.experiments import helpers
@@ -140,7 +141,9 @@ def test_remarks(probabilities, ink, says):
     assert all(line.startswith(start) for line, start in zip(remarks, says, strict=True))
 
 
-def test_all_seeds_of_a_run_answer_and_each_as_its_export(finished, sevens, tmp_path, capfd):
+def test_all_seeds_of_a_run_answer_and_each_as_its_export(finished, sevens, tmp_path, monkeypatch, capfd):
+    results = reading.check_run(finished)
+    monkeypatch.setattr(reading, "check_run", lambda run: results | {"failed_seeds": []})  # one of them did
     assert call("--json", "--weights", finished, sevens[0]) == 0
     (answer,) = json.loads(capfd.readouterr().out)
     assert set(answer["seeds"]) == {"0", "3"}
@@ -179,4 +182,16 @@ def test_a_run_on_other_images_is_refused(finished):
 
     with pytest.raises(ValueError, match="was trained on fashion_mnist"):
         predicting.of_run(Elsewhere)
-    assert list(predicting.of_run(Evaluator(finished)).models) == ["0", "3"]
+    assert list(predicting.of_run(Evaluator(finished)).models) == ["0"]  # seed 3 failed
+
+
+def test_seeds_that_failed_are_not_asked(finished, sevens, monkeypatch, capfd):
+    results = reading.check_run(finished)
+    monkeypatch.setattr(reading, "check_run", lambda run: results | {"failed_seeds": [0]})
+    networks = predicting.of_run(Evaluator(finished))
+    assert list(networks.models) == ["3"]
+    assert "seeds that failed are not asked: 0" in capfd.readouterr().err
+    kernel = networks.models["3"].dense1.kernel
+    kernel[...] = np.full(kernel.shape, np.nan, np.float32)
+    with pytest.raises(ValueError, match="are not finite numbers"):
+        predicting.predict(sevens, networks)

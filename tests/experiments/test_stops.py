@@ -80,7 +80,7 @@ def test_a_missing_package_is_one_line_before_anything_is_done(tmp_path, name, w
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 2, said
     line = said.strip().splitlines()[-1]
-    assert f"error: {name} is not installed: pip install 'fconv_jax[experiments]'" in line
+    assert f"error: {name} is not installed: pip install -r requirements.txt" in line
     assert "requirements.txt" in line
     assert "Traceback" not in said
     assert not (tmp_path / "out").exists()

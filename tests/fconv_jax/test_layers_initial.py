@@ -1,5 +1,6 @@
 """Initial coefficients and biases of the layers: the bounds of each `init`, and the variance that "he" keeps."""
 
+import dataclasses
 import math
 
 import jax.numpy as jnp
@@ -97,3 +98,18 @@ def test_an_initialiser_gets_the_facts_however_it_takes_them(function):
     expected = fc.LiftingFConv(2, 4, 3, 8, rngs=nnx.Rngs(0)).coefficients[...]
     found = fc.LiftingFConv(2, 4, 3, 8, coefficient_init=function, rngs=nnx.Rngs(0)).coefficients[...]
     np.testing.assert_array_equal(found, expected)
+
+
+@dataclasses.dataclass
+class Constant:
+    """An initialiser that cannot be hashed, as `nnx.Conv` takes it."""
+
+    value: float
+
+    def __call__(self, key, shape, dtype):
+        return jnp.full(shape, self.value, dtype)
+
+
+def test_an_initialiser_that_cannot_be_hashed():
+    layer = fc.LiftingFConv(1, 2, 3, 4, coefficient_init=Constant(2.0), rngs=nnx.Rngs(0))
+    assert (layer.coefficients[...] == 2.0).all()

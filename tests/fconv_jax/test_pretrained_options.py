@@ -1,5 +1,6 @@
 """A saved network has the options that its config says: groups, bases and types are kept, others refused."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -36,6 +37,21 @@ def test_a_network_with_other_options_than_the_config_has_is_refused(options, na
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ({"group": 4}, {"group": fconv_jax.Group(4)}),
+        ({"group": fconv_jax.Group(4)}, {"group": 4}),
+        ({"precision": jax.lax.Precision.HIGHEST}, {"precision": "highest"}),
+    ],
+)
+def test_two_ways_to_say_an_option(made, said, tmp_path):
+    model = fconv_jax.models.create("unet_fconv", depth=1, width=1, rngs=nnx.Rngs(0), **made)
+    config = {"model": "unet_fconv", "options": {"depth": 1, "width": 1, **said}}
+    save_pretrained(model, tmp_path / "mine", config=config, card="")
+    assert from_pretrained(tmp_path / "mine").group == model.group
+
+
 @pytest.mark.parametrize(("made", "said"), [((0.0, 45.0), (0.0,)), ((0.0,), [0.0, 45.0]), ((0.0, 45.0), [0, 45])])
 def test_the_angles_of_the_input_are_those_that_the_config_says(made, said, tmp_path):
     name, rngs = "lenet_fconv_invariant", nnx.Rngs(0)
@@ -54,7 +70,7 @@ def test_the_angles_of_the_input_are_those_that_the_config_says(made, said, tmp_
     [
         {"group": fconv_jax.Group(4, reflections=True), "basis": fconv_jax.Fourier(2, smooth=False)},
         {"basis": fconv_jax.Bicubic()}, {"param_dtype": "bfloat16"}, {"param_dtype": "float16"},
-        {"group": np.int64(3)},
+        {"group": np.int64(3)}, {"precision": "highest"}, {"residual_scale": np.float32(0.5)},
     ],
     ids=str,
 )  # fmt: skip

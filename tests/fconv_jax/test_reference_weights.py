@@ -266,6 +266,11 @@ def test_names_and_flattened_shapes_are_checked(lenet_fconv):
     wrong, given = {"dense1": (12, 12, 8, 3)}, {"dense1": (12, 12, 8, 2)}
     message = "(12, 12, 8, 3) does not give the 2304 inputs"
     refused(lenet_fconv, lenet_state(), message, names=LENET_NAMES, flattened=wrong)
+    no_dense = "no dense layer at 'fc1', of flattened"
+    refused(lenet_fconv, lenet_state(), no_dense, names=LENET_NAMES, flattened={"fc1": (12, 12, 8, 2)})
+    refused(lenet_fconv, lenet_state(), "pass names too", flattened=given)
+    own = nnx.Dict(conv=lenet_fconv.conv, dense1=lenet_fconv.dense1, dense2=lenet_fconv.dense2)
+    refused(own, lenet_state(), "pass names")  # it may flatten something else
     fc.torch_reference.load_weights(lenet_fconv, lenet_state(), names=LENET_NAMES, flattened=given)
     by_structure = create("lenet_fconv", seed=1)
     fc.torch_reference.load_weights(by_structure, lenet_state())

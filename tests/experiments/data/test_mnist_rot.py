@@ -113,6 +113,20 @@ def test_few_digits_of_any_draw_say_which_way_they_are(upright):
         assert mnist_rot.is_transposed(some.swapaxes(1, 2), labels[chosen], *upright["test"]), seed
 
 
+def large(path):
+    """A small file that would unpack to more than a gigabyte."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("data.npy", "w") as member:
+        for _ in range(1025):
+            member.write(bytes(2**20))
+
+
+def test_files_that_are_placed_after_the_error_are_found(folder, rotated, upright):
+    with pytest.raises(DataError, match="is not in"):
+        read(folder, upright)
+    place(folder, "x and y", rotated)
+    assert read(folder, upright)[0].keys() == rotated.keys()
+
+
 @pytest.mark.parametrize(
     ("break_it", "says"),
     [
@@ -124,6 +138,8 @@ def test_few_digits_of_any_draw_say_which_way_they_are(upright):
         (lambda folder: np.savez(folder / "train.npz", data=np.zeros((0, 784)), labels=np.zeros(0)), "no numbers"),
         (lambda folder: (folder / mnist_rot.TEST_AMAT).write_text("0\n"), f"{mnist_rot.TRAIN_AMAT} can't be read"),
         (lambda folder: (folder / "rotated_train.npz").write_bytes(b"text"), "does not hold 'x' and 'y'"),
+        (lambda folder: (folder / "rotated_train.npz").write_bytes(b""), "does not hold 'x' and 'y'"),
+        (lambda folder: large(folder / "train.npz"), "does not hold 'data'"),
         (lambda folder: np.savez(folder / "train.npz", data=[[2.0] * 784], labels=[1]), "not from 0 to 1"),
         (lambda folder: np.savez(folder / "train.npz", data=[[0.5] * 784], labels=[1.5]), "not whole numbers"),
         (lambda folder: np.savez(folder / "train.npz", data=[[0.5] * 783], labels=[1]), "783 pixels for 1 labels"),
