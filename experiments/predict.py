@@ -24,7 +24,7 @@ def parser() -> Parser:
         metavar="FOLDER_OR_NAME",
         type=os.path.expanduser,
         default=WEIGHTS,
-        help=f"a run's folder (all its seeds answer), or what fconv_jax.from_pretrained loads (default {WEIGHTS})",
+        help=f"a run's folder (seeds that failed are left out), or what fconv_jax.from_pretrained loads ({WEIGHTS})",
     )
     result.add_argument("--json", action="store_true", help="one JSON list instead of lines")
     result.add_argument("--show", action="store_true", help="also the 28 x 28 pixels that the network gets")

@@ -90,7 +90,7 @@ def audit(
     Stages are those of `model.stages`.  Without them, the model's innermost modules (F-Conv and stock layers) and pools
     (this library's, flax's and `jax.lax.reduce_window`), one row for each call; where quarter turns are first lost
     between two of them, that is a stage too ("between A and B").  A second measurement with slightly changed
-    parameters gives the warnings: what breaks only then, such as a position embedding that is still zero.
+    parameters and statistics gives the warnings: what breaks only then, such as a position embedding that is zero.
 
     Args:
       model: measured as in evaluation (no dropout, running averages); left as it is.  One that `jax.jit` can trace.

@@ -54,7 +54,7 @@ def read(root: Path, dataset: Dataset, upright: Source, progress: Callable[[str]
       DataError: no files, or files that are not what they should be.
     """
     folder = placed_directory(root, "mnist_rot")
-    states = {path.name: path.stat() for path in folder.glob("*")}
+    states = {path.name: path.stat() for path in folder.glob("*") if path.exists()}
     files = tuple(sorted((name, state.st_size, state.st_mtime_ns) for name, state in states.items()))
     source: Source | None = _placed(folder, dataset, files)
     if source is None:
@@ -127,9 +127,12 @@ def _read_npz(path, images, labels):
     try:
         with zipfile.ZipFile(content) as archive:
             if (unpacked := sum(member.file_size for member in archive.infolist())) > _MOST_BYTES:
-                raise ValueError(f"it would unpack to {unpacked:,} bytes")
+                raise DataError(f"{path} would unpack to {unpacked:,} bytes: replace it")
+        content.seek(0)
         with np.load(content, allow_pickle=False) as arrays:
-            found = arrays[images], arrays[labels]
+            found = np.asarray(arrays[images]), np.asarray(arrays[labels])
+    except DataError:
+        raise
     except Exception as error:  # NumPy, zipfile and zlib raise a dozen kinds for damaged files
         raise DataError(f"{path} does not hold {images!r} and {labels!r}, arrays of numbers: replace it") from error
     return _checked(path, *found)

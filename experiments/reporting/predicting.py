@@ -1,4 +1,4 @@
-"""Which digit each of some images shows, according to one network or to all seeds of a run."""
+"""Which digit each of some images shows, according to one network or to the seeds of a run."""
 
 import dataclasses
 import functools

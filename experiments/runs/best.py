@@ -23,6 +23,7 @@ from experiments.runs.checkpoints import (
     restore,
     restore_record,
 )
+from experiments.runs.exit_codes import Signals
 from experiments.settings import COPIES_PER_IMAGE, RunConfig
 from experiments.training.loop import make
 from experiments.training.network import Network, abstract_model, build, num_parameters
@@ -176,9 +177,7 @@ def convert(checkpoint: Path, model_name: str, output: Path) -> None:
     Raises:
       InputError: a checkpoint that cannot be read or does not fit the network, or a folder that is not empty.
     """
-    if output.is_dir() and any(output.iterdir()):
-        raise InputError(f"{output} is not empty: choose another --output")
-    folders.check(output, resume=False, overwrite=False)
+    _check_empty(output)
     network = build(model_name)
     model = network.create(rngs=nnx.Rngs(0))
     try:
@@ -192,12 +191,24 @@ def convert(checkpoint: Path, model_name: str, output: Path) -> None:
     config = RunConfig(model_name, 1, "auto", 0, (0,), 0, 1, 0.0, "report", "float32", "auto")
     is_new = not output.exists()
     try:
-        with folders.locked(output, leave=False):
-            folders.write_json(output / folders.CONFIG, {"model": model_name, "trained": "elsewhere"})
-            write_best(output, config, network, arrays, [0])
-    except BaseException as error:  # an interruption too: the same command starts again
-        if not isinstance(error, InputError):
-            folders.clear(output)
-            if is_new and output.is_dir():
-                output.rmdir()
-        raise
+        with Signals() as signals, folders.locked(output, leave=False):
+            _check_empty(output)  # no other process has filled it meanwhile
+            try:
+                folders.write_json(output / folders.CONFIG, {"model": model_name, "trained": "elsewhere"})
+                write_best(output, config, network, arrays, [0])
+                if signals.heard:
+                    raise KeyboardInterrupt
+            except BaseException:
+                folders.clear(output)
+                raise
+    except OSError as error:
+        raise InputError(f"{output} cannot be written ({error}): make room, or choose another --output") from error
+    finally:
+        if is_new and output.is_dir() and not any(output.iterdir()):
+            output.rmdir()
+
+
+def _check_empty(output):
+    if output.is_dir() and any(path.name != folders.LOCK for path in output.iterdir()):
+        raise InputError(f"{output} is not empty: choose another --output")
+    folders.check(output, resume=False, overwrite=False)

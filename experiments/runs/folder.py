@@ -74,7 +74,7 @@ _OWN = re.compile(
     rf"{'|'.join(map(re.escape, _FIXED))}|evaluation{_EVALUATED}\.json|angles{_EVALUATED}\.(csv|png)|"
     rf"uniform{_EVALUATED}\.csv"
 )
-_LOCK = ".lock"
+LOCK = ".lock"
 
 
 def check(folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -185,7 +185,7 @@ def locked(folder: Path, *, leave: bool = True) -> Iterator[None]:
       BusyError: another process holds it.
       InputError: it cannot be written.
     """
-    path = folder / _LOCK
+    path = folder / LOCK
     leave = leave or path.exists()
     lock = FileLock(path)
     with writing(folder):
@@ -238,7 +238,7 @@ def check_writable(folder: Path) -> None:
 
 def _entries(folder):
     try:
-        return {entry.name for entry in folder.iterdir()} - {_LOCK}
+        return {entry.name for entry in folder.iterdir()} - {LOCK}
     except FileNotFoundError:
         return set()
     except NotADirectoryError as error:

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from experiments.data import DataError
 from experiments.rules import InputError
 from experiments.runs import folder as folders
 from experiments.runs import reading
+from experiments.runs.exit_codes import BusyError
 from experiments.runs.folder import write_json
 from experiments.runs.plan import planned
 from experiments.runs.results import versions
@@ -109,9 +111,9 @@ def _train(row, protocol, output, data_dir, command, draw):
         given = {**protocol, "epochs": epochs, "dataset": LADDER_DATASET}
         try:
             train_planned(console, training, output, given, data_dir, command, draw)
+        except (BusyError, DataError):
+            raise
         except InputError as error:
-            if "--overwrite" not in str(error):
-                raise
             raise InputError(f"{error} (of a ladder: remove {output})") from error
         for setting, name in zip(training.settings, training.folder_names(LADDER_DATASET, None), strict=True):
             results = reading.read(output / name)

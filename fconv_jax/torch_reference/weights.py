@@ -171,7 +171,7 @@ def _modules_with_parameters(model):
 
 def _published(model, modules):
     """The (names, flattened) of the published network that has these modules; another may flatten something else."""
-    is_ours = any(kind.__module__.startswith("fconv_jax.models.") for kind in type(model).__mro__)
+    is_ours = type(model).__module__.startswith("fconv_jax.models.")
     for names, flatten in _NETWORKS:
         if is_ours and set(names) == set(modules):
             return names, {} if flatten is None else {flatten[1]: _flattened_shape(modules, *flatten)}

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import signal
 
 import numpy as np
 import pytest
@@ -88,10 +89,18 @@ def test_there_is_no_training_to_resume(checkpoint, tmp_path, capfd):
     )
 
 
-def test_a_conversion_that_is_interrupted_leaves_nothing(checkpoint, tmp_path, monkeypatch, capfd):
-    def interrupted(*_):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("there", ["nothing", "a folder", "a link"])
+def test_a_conversion_that_is_interrupted_leaves_nothing(there, checkpoint, tmp_path, monkeypatch, capfd):
+    def interrupted(*arguments):
+        write_best(*arguments)
+        signal.raise_signal(signal.SIGINT)
 
+    write_best, own = best.write_best, tmp_path / "own"
+    if there == "a folder":
+        (tmp_path / "run").mkdir()
+    elif there == "a link":
+        own.mkdir()
+        (tmp_path / "run").symlink_to(own)
     words = (checkpoint, "--model", "lenet_fconv", "--output", tmp_path / "run")
     before = sorted(tmp_path.rglob("*"))
     with monkeypatch.context() as patched:

@@ -1,4 +1,4 @@
-"""An audit's second measurement changes what an update changes: the parameters."""
+"""An audit's second measurement changes what an update changes: parameters and statistics."""
 
 import jax.numpy as jnp
 import pytest

@@ -54,6 +54,16 @@ def test_what_would_be_another_number_is_refused(function, words):
         fc.export.to_plain(Of(function), SHAPE)
 
 
+def test_what_is_read_by_nothing_goes():
+    def network(x):
+        unused = x * jnp.arange(16.0).reshape(1, 4, 4, 1)
+        return (unused, x.mean((1, 2)) * jnp.max(jnp.full_like(x, 2.0)))[1]  # a maximum does not count the batch
+
+    plain, x = fc.export.to_plain(Of(network), SHAPE), noise(2, *SHAPE)
+    assert error(call(plain, x), network(x)) < TOLERANCE
+    assert not json.loads(plain.description)["constants"]
+
+
 def test_a_layer_norm_over_a_group_of_one_element():
     block = fc.ConvBlock(1, 2, 3, 1, lift=True, norm="layer", rngs=nnx.Rngs(0))
     x = noise(2, *SHAPE)

@@ -89,7 +89,7 @@ def test_a_trap_does_work(tmp_path):
 def test_a_pt_file_without_pytorch_says_how_to_read_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "weights.pt").write_bytes(b"anything")
-    with pytest.raises(ValueError, match=r"needs PyTorch .*fconv_jax\[torch\]"):
+    with pytest.raises(ValueError, match=r"needs PyTorch .*pip install torch"):
         fc.torch_reference.read_checkpoint(tmp_path / "weights.pt")
 
 

@@ -120,7 +120,14 @@ def large(path):
             member.write(bytes(2**20))
 
 
+def text_member(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data", "text")
+        archive.writestr("labels", "text")
+
+
 def test_files_that_are_placed_after_the_error_are_found(folder, rotated, upright):
+    (folder / "link").symlink_to("nowhere")
     with pytest.raises(DataError, match="is not in"):
         read(folder, upright)
     place(folder, "x and y", rotated)
@@ -139,7 +146,8 @@ def test_files_that_are_placed_after_the_error_are_found(folder, rotated, uprigh
         (lambda folder: (folder / mnist_rot.TEST_AMAT).write_text("0\n"), f"{mnist_rot.TRAIN_AMAT} can't be read"),
         (lambda folder: (folder / "rotated_train.npz").write_bytes(b"text"), "does not hold 'x' and 'y'"),
         (lambda folder: (folder / "rotated_train.npz").write_bytes(b""), "does not hold 'x' and 'y'"),
-        (lambda folder: large(folder / "train.npz"), "does not hold 'data'"),
+        (lambda folder: large(folder / "train.npz"), "would unpack to 1,074,790,400 bytes"),
+        (lambda folder: text_member(folder / "train.npz"), "holds no numbers"),
         (lambda folder: np.savez(folder / "train.npz", data=[[2.0] * 784], labels=[1]), "not from 0 to 1"),
         (lambda folder: np.savez(folder / "train.npz", data=[[0.5] * 784], labels=[1.5]), "not whole numbers"),
         (lambda folder: np.savez(folder / "train.npz", data=[[0.5] * 783], labels=[1]), "783 pixels for 1 labels"),
