@@ -42,7 +42,7 @@ TASKS = (
         "a small lenet_fconv_invariant",
         rotated=True,
         bar=0.98,
-        images=24_000,
+        images=48_000,
         batch_size=32,
         learning_rate=8e-3,
         turns=(0.0, 22.5, 45.0, 67.5),

@@ -195,7 +195,7 @@ def _otherwise(cell):
 def _condition(cell):
     return (
         f"- {cell['dataset']}, setting {cell['setting']}, `{label(cell)}`: {cell['num_parameters']:,} parameters; "
-        f"{cell['epochs']} epochs of batches of {cell['batch_size']}, Adam at {cell['learning_rate']:g}, "
+        f"{cell['epochs']} epoch{'s' * (cell['epochs'] > 1)} of batches of {cell['batch_size']}, Adam at {cell['learning_rate']:g}, "
         f"{cell['schedule']} schedule, weight decay {cell['weight_decay']:g}, label smoothing "
         f"{cell.get('label_smoothing', 0.0):g}; seeds {', '.join(map(str, cell['seeds']))}; {cell['device']}, "
         f"{cell['wall_seconds'] / 60:.0f} min: `{cell['command']}`"
