@@ -193,9 +193,10 @@ def _otherwise(cell):
 
 
 def _condition(cell):
+    epochs = f"{cell['epochs']} epoch{'s' * (cell['epochs'] > 1)}"
     return (
         f"- {cell['dataset']}, setting {cell['setting']}, `{label(cell)}`: {cell['num_parameters']:,} parameters; "
-        f"{cell['epochs']} epoch{'s' * (cell['epochs'] > 1)} of batches of {cell['batch_size']}, Adam at {cell['learning_rate']:g}, "
+        f"{epochs} of batches of {cell['batch_size']}, Adam at {cell['learning_rate']:g}, "
         f"{cell['schedule']} schedule, weight decay {cell['weight_decay']:g}, label smoothing "
         f"{cell.get('label_smoothing', 0.0):g}; seeds {', '.join(map(str, cell['seeds']))}; {cell['device']}, "
         f"{cell['wall_seconds'] / 60:.0f} min: `{cell['command']}`"
