@@ -171,7 +171,7 @@ def test_a_stride_that_fits_is_never_a_reason(strides):
         fc.audit(layer, (9, 9, 1), angles=()).first_break.reason == "it does not commute with quarter turns (scatter)"
     )
     if strides == 2:
-        with pytest.warns(fc.EquivarianceWarning, match="a kernel of 4 with padding 1"):
+        with pytest.warns(fc.EquivarianceWarning, match="a kernel of 4 with padding 0"):
             layer(jnp.ones((1, 10, 10, 1)))
         assert "its stride of 2 does not fit" in fc.audit(layer, (10, 10, 1), angles=()).first_break.reason
 
