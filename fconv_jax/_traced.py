@@ -204,7 +204,7 @@ class Program:
         stats, params = ({id(leaf) for leaf in jax.tree.leaves(nnx.filter_state(state, kind))} for kind in kinds)
 
         def changed(leaf):
-            return change(leaf, id(leaf) in stats) if id(leaf) in stats | params else leaf
+            return change(leaf, id(leaf) in stats) if id(leaf) in params or id(leaf) in stats else leaf
 
         if not all(id(const) in held for const in self.jaxpr.consts):  # one was made of the state while it was traced
             return Program(nnx.merge(graphdef, jax.tree.map(changed, state)), self.images, self.every)

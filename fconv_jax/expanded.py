@@ -1,14 +1,12 @@
 """A network with its filters expanded once: plain convolutions in place of F-Conv layers."""
 
-import inspect
 from typing import TypeGuard
 
 import jax
 from flax import nnx
 
+from fconv_jax._lowered_layers import is_a
 from fconv_jax.layers import _FConv
-
-_WORK = _FConv.convolve_with
 
 
 class ExpandedFConv(_FConv):
@@ -86,5 +84,4 @@ def _replaced(value, expanded):
 
 def _to_expand(module) -> TypeGuard[_FConv]:
     """A subclass with a call of its own stays as it is: it may do more than its filter."""
-    own = isinstance(module, _FConv) and not isinstance(module, ExpandedFConv)
-    return own and inspect.unwrap(type(module).__call__) is _FConv.__call__ and type(module).convolve_with is _WORK
+    return is_a(module, _FConv) and not isinstance(module, ExpandedFConv)

@@ -28,7 +28,8 @@ def of_layer(stage: Stage, x: Sequence[int], y: Sequence[int]) -> str:
             size, fit = found
             advice = f"; a kernel of {fit[0]} x {fit[0]} with padding {fit[1]} fits {size} pixels" if fit else ""
             return f"its stride of {layer.strides} {STRIDE}{advice}"
-    if isinstance(layer, nnx.Conv) and max(layer.kernel_size) == 1 and (stride := _one(layer.strides)) > 1:
+    is_point = isinstance(layer, nnx.Conv) and max(layer.kernel_size) == 1 and len(x) > 3
+    if is_point and (stride := _one(layer.strides)) and any((size - 1) % stride for size in x[1:3]):
         return f"its stride of {stride} {STRIDE}"
     if isinstance(layer, (nnx.Conv, nnx.ConvTranspose)):
         return PLAIN

@@ -9,7 +9,6 @@ from string import Template
 import fconv_jax
 from experiments.reporting import tables
 from experiments.rules import InputError
-from experiments.runs import reading
 from experiments.runs.best import Evaluator
 from experiments.runs.folder import replaced
 from experiments.settings import DATASETS, MODELS, PREPROCESSING, SETTINGS
@@ -41,7 +40,7 @@ def export(
         _write(form, model, output, config, None, size)
         return None
     evaluator = Evaluator(run_dir)
-    results = reading.check_run(run_dir)
+    results = evaluator.results
     if results is None and not evaluator.elsewhere:
         raise InputError(f"{run_dir} is not finished: --resume finishes it")
     seeds = evaluator.config.seeds

@@ -41,7 +41,7 @@ def gather(run_dirs: list[Path], output: Path, command: str, single_file: bool =
     _check_different(found)
     targets = {_target(output, cell): folder for cell, folder in found}
     for target, folder in targets.items():
-        if (target.is_symlink() or is_own(target)) and target.resolve() != folder.resolve():
+        if (target.is_symlink() or _holds_a_run(target)) and target.resolve() != folder.resolve():
             raise InputError(
                 f"{target} is, or links to, another run than {folder}: remove it, or choose another --output"
             )
@@ -62,7 +62,7 @@ def gather(run_dirs: list[Path], output: Path, command: str, single_file: bool =
     return names
 
 
-def is_own(folder: Path) -> bool:
+def _holds_a_run(folder: Path) -> bool:
     """Whether a folder is a run's own, not one of copies."""
     return any((folder / name).exists() for name in (folders.RESUME, folders.BEST))
 
@@ -79,7 +79,7 @@ def gathered(output: Path, but: Collection[Path] = ()) -> dict[Path, dict]:
             continue
         kept[path.parent] = cell = reading.read(path.parent)
         if _target(output, cell) != path.parent:
-            if is_own(path.parent):
+            if _holds_a_run(path.parent):
                 raise InputError(f"{output} holds runs themselves, such as {path.parent.name}: name another folder")
             raise InputError(f"{path} is of {_target(Path(), cell)}: remove it from there")
     return kept

@@ -17,7 +17,6 @@ from experiments.data import digits
 from experiments.data.files import DataError
 from experiments.reporting import tables
 from experiments.rules import InputError
-from experiments.runs import reading
 from experiments.runs.progress import counted
 from experiments.settings import PREPROCESSING
 from fconv_jax import pretrained
@@ -55,7 +54,7 @@ def of_run(evaluator) -> Networks:
     config = evaluator.config
     if not evaluator.elsewhere and PREPROCESSING[config.dataset]["kind"] != "digit":
         raise InputError(f"--weights: {evaluator.run_dir} was trained on {config.dataset}, not on digits")
-    results = reading.check_run(evaluator.run_dir) or {"seeds": config.seeds, "failed_seeds": []}
+    results = evaluator.results or {"seeds": config.seeds, "failed_seeds": []}
     rows = tables.of_good(results, np.arange(len(config.seeds))).tolist()
     if failed := [seed for row, seed in enumerate(config.seeds) if row not in rows]:
         print(f"seeds that failed are not asked: {', '.join(map(str, failed))}", file=sys.stderr)

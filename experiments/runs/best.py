@@ -58,6 +58,7 @@ class Evaluator:
 
     Attributes:
       digest: every file derived from this network carries it.
+      results: of results.json; None for a run that is not finished, or that was converted.
       elsewhere: whether the network was trained elsewhere and converted: nothing is known of data and setting.
 
     Raises:
@@ -72,7 +73,7 @@ class Evaluator:
             if (run_dir / folders.RESULTS).exists():
                 remedy = "it has a run's numbers only; name the run's own folder, or train it again"
             raise CheckpointError(f"{run_dir} holds no finished run ({folders.BEST}/ is missing): {remedy}")
-        results = reading.check_run(run_dir)
+        self.results = results = reading.check_run(run_dir)
         try:
             # The configuration is not yet checked against the digest: building its network may fail in any way.
             rows = self._prepare(restore_record(best))

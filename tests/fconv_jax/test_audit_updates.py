@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 
 import fconv_jax as fc
+from fconv_jax.models.stages import mean_over_space
 from tests.fconv_jax.test_audit import audit
 
 pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
@@ -37,7 +38,7 @@ def test_what_an_update_leaves_as_it_is_stays(embedded):
 def test_statistics_by_position_are_warned_of():
     rngs = nnx.Rngs(0)
     norm = nnx.BatchNorm(6, axis=1, use_scale=False, use_bias=False, rngs=rngs)  # of each row of pixels
-    mean = lambda x: fc.max_over_group(x).mean(axis=(1, 2))  # noqa: E731
-    report = audit(nnx.Sequential(fc.LiftingFConv(1, 4, 3, 4, rngs=rngs), norm, mean), (6, 6, 1))
+    model = nnx.Sequential(fc.LiftingFConv(1, 4, 3, 4, rngs=rngs), norm, fc.max_over_group, mean_over_space)
+    report = audit(model, (6, 6, 1))
     assert report.first_break is None
     assert "not after an update" in report.warnings[0]
