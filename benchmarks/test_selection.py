@@ -1,0 +1,68 @@
+"""What a training would have claimed if its best epoch had been chosen on the test digits, as F-Conv's authors do.
+
+    python -m benchmarks.test_selection --model fconv_mnist_simple --setting 1 --dataset mnist_rot_like ...
+
+Takes the options of `python -m experiments.run` and trains that run: the same weights, chosen on validation digits.
+After each of the last `EPOCHS` epochs (under a cosine schedule none before them is the best) it tests all seeds as
+well, and keeps the accuracies in results/benchmarks/test_selection.json.  The largest of them is the claim.  It may
+be resumed, as `run` is.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from experiments import run
+from experiments.runs import config
+from experiments.training import devices
+
+FILE = Path(__file__).parents[1] / "results" / "benchmarks" / "test_selection.json"
+EPOCHS = 3
+
+
+def main(argv) -> int:
+    """Trains one run and writes what the test would have said after its last epochs."""
+    options = run.parser().parse_args(argv)
+    devices.configure(options.model, config.num_seeds(options))
+    import numpy as np
+
+    from benchmarks.origin import origin
+    from experiments.runs import train
+    from experiments.runs.folder import write_json
+    from experiments.training.loop import Loop
+
+    class Tested(Loop):
+        """A loop that tests its seeds after the last epochs, beside what it does."""
+
+        def __init__(self, configs, splits):
+            super().__init__(configs, splits)
+            self.test = self.programs.place(splits[self.settings[0]]["test"])
+
+        def run(self, *, report, **options):
+            def report_and_test(position, num_steps):
+                report(position, num_steps)
+                if position.step == 0 and position.epoch > self.config.epochs - EPOCHS:
+                    self.keep(position.epoch, (self._correct(self.test) / self.test[1].shape[0]).tolist())
+
+            return super().run(report=report_and_test, **options)
+
+        def keep(self, epoch, accuracy):
+            name = f"setting{self.config.setting}_{self.config.model}_{self.config.dataset}"
+            found = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+            kept = found.get(name, {}).get("test_accuracy", {})
+            found[name] = {
+                "test_accuracy": kept | {str(epoch): accuracy},
+                "seeds": list(self.config.seeds),
+                "epochs": self.config.epochs,
+                "command": f"python -m benchmarks.test_selection {' '.join(argv)}",
+                "origin": origin(),
+            }
+            write_json(FILE, found)
+            print(f"epoch {epoch}, test digits: {np.mean(accuracy):.4f}", flush=True)
+
+    train.Loop = Tested
+    return run.main(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
