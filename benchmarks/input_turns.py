@@ -1,13 +1,13 @@
 """What an invariant network gains if it sees its input at several angles: no training, the same weights.
 
-    python -m benchmarks.input_turns RUN_DIR... [--data-dir DIR] [--split test]
+    python -m benchmarks.input_turns RUN_DIR... [--data-dir DIR] [--split test] [--angles]
 
-A run of setting 1 is tested upright and at uniform angles, one of another setting on its own test images.  Before the
-first layer the image is rotated by each angle (cubic spline), and the pooled features are averaged over them
-(`input_turns` of `fconv_jax.models.invariant.InvariantFConv`), so that what is lost at one angle is shared by all.  A
-forward pass takes as many times as long.  Writes results/benchmarks/input_turns.json and results/input-turns.md from
-test digits, and keeps what they hold of other runs; the angles were chosen on 2,000 validation digits, with
-`--split validation`.
+A run of setting 1 is tested upright and at uniform angles, one of another setting on its own test images, or with
+`--angles` on the upright digits at every fifth degree, of which the lowest mean counts.  Before the first layer the
+image is rotated by each angle (cubic spline), and the pooled features are averaged over them (`input_turns` of
+`fconv_jax.models.invariant.InvariantFConv`), so that what is lost at one angle is shared by all.  A forward pass takes
+as many times as long.  Writes results/benchmarks/input_turns.json and results/input-turns.md from test digits, and
+keeps what they hold of other runs; the angles were chosen on 2,000 validation digits, with `--split validation`.
 """
 
 import argparse
@@ -24,13 +24,14 @@ import fconv_jax as fc
 from benchmarks.origin import origin
 from experiments import data
 from experiments.data.rotation import INTERPOLATIONS, rotate_each, uniform_angles
-from experiments.runs.best import Evaluator, rotated
+from experiments.runs.best import Evaluator, rotated, upright_of
 from experiments.runs.folder import write_json
 
 PAGE = Path(__file__).parents[1] / "results" / "input-turns.md"
 FILE = PAGE.parent / "benchmarks" / "input_turns.json"
 TURNS = ((0.0,), (0.0, 45.0))
 ANGLES, TOGETHER, FEW = (0,), 100, 2_000
+WORST, STEP = "the worst of 72 angles", 5
 
 
 def networks(run: Evaluator, turns: tuple[float, ...]) -> list:
@@ -73,13 +74,13 @@ def main():
     parser.add_argument("run_dirs", metavar="RUN_DIR", type=Path, nargs="+")
     parser.add_argument("--data-dir")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
+    parser.add_argument("--angles", action="store_true", help="the worst angle only; the page keeps what it has")
     options = parser.parse_args()
     found = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
     for folder in options.run_dirs:
-        found[folder.name] = _section(Evaluator(folder), options) | {
-            "command": f"python -m benchmarks.input_turns {folder}",
-            "origin": origin(),
-        }
+        how = f"`python -m benchmarks.input_turns {folder}{' --angles' * options.angles}` ({origin()})"
+        one = _measured(Evaluator(folder), options)
+        found[folder.name] = _merged(found.get(folder.name, {}), one | {"how": [how]})
         if options.split == "test":
             write_json(FILE, found)
             write_page(found)
@@ -88,33 +89,74 @@ def main():
 def write_page(found: dict) -> None:
     """Writes the page: a table for each run."""
     sections = "\n".join(
-        _SECTION.format(name=name, **{**one, "table": "\n".join(one["table"])}) for name, one in found.items()
+        _SECTION.format(name=name, **{**one, "table": _table(one["accuracy"]), "how": ";\n".join(one["how"])})
+        for name, one in found.items()
     )
     PAGE.write_text(_PAGE.format(name=min(found), sections=sections), encoding="utf-8")
 
 
-def _section(run, options):
-    """A table of one run: a line for each set of input angles."""
+def _measured(run, options):
+    """What one run reaches: {angles of the input: {column: mean and deviation over the seeds}}, and on which digits."""
     setting = run.config.setting
     of_run = {"data_seed": run.config.data_seed, "splits": (options.split,)}
-    split = data.load(run.config.dataset, setting, data_dir=options.data_dir, progress=print, **of_run)
-    images, labels = split[options.split].images, split[options.split].labels
+    split = data.load(run.config.dataset, setting, data_dir=options.data_dir, progress=print, **of_run)[options.split]
+    images, labels = split.images, split.labels
     if options.split == "validation":
         images, labels = images[:FEW], labels[:FEW]
-    columns = tests(images, setting)
-    lines = [f"| input at | {' | '.join(columns)} |", "|" + "---|" * (1 + len(columns))]
-    print("\n".join(lines))
+    accuracy = {}
     for turns in TURNS if setting == 1 else TURNS[1:]:  # at one angle, a setting's images are in the run's results
         asked = networks(run, turns)
-        right = [_text([np.mean(ask(images) == labels) for ask in asked]) for images in columns.values()]
-        lines.append(f"| {', '.join(f'{turn:g}°' for turn in turns)} | {' | '.join(right)} |")
-        print(lines[-1], flush=True)
+        if options.angles:
+            found = {WORST: _worst(asked, split)}
+        else:
+            found = {
+                name: _of_seeds([np.mean(ask(images) == labels) for ask in asked])
+                for name, images in tests(images, setting).items()
+            }
+        accuracy[", ".join(f"{turn:g}°" for turn in turns)] = found
+        print(turns, found, flush=True)
     seeds = ", ".join(map(str, run.config.seeds))
-    return {"table": lines, "number": len(labels), "seeds": seeds, "digest": run.digest}
+    number = {} if options.angles else {"number": len(labels)}
+    return {"accuracy": accuracy, "seeds": seeds, "digest": run.digest} | number
 
 
-def _text(accuracy):
-    return f"{np.mean(accuracy):.4f}" + (f" ± {np.std(accuracy, ddof=1):.4f}" if len(accuracy) > 1 else "")
+def _worst(asked, split):
+    """The lowest mean over the seeds; a quarter turn changes no answer, so that angles that differ by one are one."""
+    upright, labels = upright_of(split)
+    means = {}
+    for angle in range(0, 90, STEP):
+        images = rotated(upright, angle)
+        means[angle] = float(np.mean([np.mean(ask(images) == labels) for ask in asked]))
+        print(angle, means[angle], flush=True)
+    worst = min(means, key=means.get)
+    return {"mean": means[worst], "std": None, "angle": worst, "by_angle": means}
+
+
+def _merged(before, now):
+    """What an earlier call found of the same weights, and what this one did."""
+    if before.get("digest") != now["digest"]:
+        return now
+    accuracy = {turns: before["accuracy"].get(turns, {}) | new for turns, new in now["accuracy"].items()}
+    how = list(dict.fromkeys(before["how"] + now["how"]))
+    return {**before, **now, "accuracy": before["accuracy"] | accuracy, "how": how}
+
+
+def _of_seeds(accuracy):
+    return {"mean": float(np.mean(accuracy)), "std": float(np.std(accuracy, ddof=1)) if len(accuracy) > 1 else None}
+
+
+def _table(accuracy):
+    """A line for each set of input angles."""
+    columns = list(dict.fromkeys(name for row in accuracy.values() for name in row))
+    lines = [f"| input at | {' | '.join(columns)} |", "|" + "---|" * (1 + len(columns))]
+    for turns, row in accuracy.items():
+        lines.append(f"| {turns} | {' | '.join(_text(row[name]) if name in row else '' for name in columns)} |")
+    return "\n".join(lines)
+
+
+def _text(found):
+    where = f" (at {found['angle']}°)" if "angle" in found else ""
+    return f"{found['mean']:.4f}" + (f" ± {found['std']:.4f}" if found["std"] is not None else "") + where
 
 
 _SECTION = """## {name}
@@ -122,7 +164,7 @@ _SECTION = """## {name}
 {table}
 
 {number:,} test images; mean and standard deviation over the seeds {seeds}; best epochs with the digest `{digest}`;
-`{command}` ({origin}).
+{how}.
 """
 _PAGE = """# The input at several angles
 
@@ -130,8 +172,9 @@ Trained at one angle, `lenet_fconv_invariant` is a little worse between the quar
 several angles and averages the features, with the same weights and no training, it reads about as many digits at
 uniform angles as upright ones. A forward pass takes as many times as long.
 
-Accuracy on test digits: upright (0°), each rotated by its own angle, uniform over the circle (set 0), or a setting's
-own test images. The angles of the input were chosen on 2,000 validation digits, which no run trained on.
+Accuracy on test digits: upright (0°), each rotated by its own angle, uniform over the circle (set 0), a setting's
+own test images, or all upright digits rotated by one angle, the worst of every fifth degree (mean over the seeds).
+The angles of the input were chosen on 2,000 validation digits, which no run trained on.
 
 {sections}
 ## In code

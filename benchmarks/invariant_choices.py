@@ -1,6 +1,6 @@
 """What each choice in `lenet_fconv_invariant` brings: small networks trained on upright digits, all by one protocol.
 
-    python -m benchmarks.invariant_choices --output results [--dataset mnist --data-dir DIR]
+    python -m benchmarks.invariant_choices --output results [--dataset mnist --data-dir DIR] [--choice NAME]...
 
 On mnist_5k one seed, 4 epochs, tested on test digits: it explains the choices.  On MNIST three seeds, 1 epoch, tested
 on the 5,000 validation digits, which no run trains on: it may choose.
@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--dataset", choices=PROTOCOLS, default="mnist_5k")
     parser.add_argument("--data-dir")
+    parser.add_argument("--choice", action="append", choices=CHOICES, help="train these only (default: all)")
     options = parser.parse_args()
     devices.configure("lenet_fconv_invariant", 1)
     from benchmarks.origin import origin  # imports jax, after its flags are set
@@ -106,10 +107,10 @@ def main() -> None:
     contents |= {"command": f"python -m benchmarks.invariant_choices --output results{more}"}
     contents |= {"versions": versions()}
     splits = load(options.dataset, 1, data_dir=options.data_dir, progress=print)
-    for name, choice in CHOICES.items():
+    for name in options.choice or CHOICES:
         if name in contents["choices"]:
             continue
-        contents["choices"][name] = _train(choice, protocol, splits) | {"device": origin()}
+        contents["choices"][name] = _train(CHOICES[name], protocol, splits) | {"device": origin()}
         print(name, contents["choices"][name], flush=True)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, contents)
@@ -128,7 +129,7 @@ def _read(file):
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"choices": {}}
 
 
-def _train(choice, protocol, splits):
+def _train(CHOICES[name], protocol, splits):
     import jax
     import numpy as np
 

@@ -23,6 +23,7 @@ PAGES = {
     "results/input-turns.md": "project/input-turns.md",
     "results/invariant.md": "project/invariant.md",
     "results/invariant-choices.md": "project/invariant-choices.md",
+    "results/mnist-rot.md": "project/mnist-rot.md",
     "results/preset.md": "project/preset.md",
     "results/table2.md": "project/table2.md",
     "results/uniform.md": "project/uniform.md",

@@ -1,12 +1,13 @@
 """Finished runs gathered in one folder: their numbers copied, tables, figures and pages made of them."""
 
+import json
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from experiments.reporting import invariant_page, pages, plots, tables, uniform_page
+from experiments.reporting import invariant_page, mnist_rot_page, pages, plots, tables, uniform_page
 from experiments.rules import InputError
 from experiments.runs import folder as folders
 from experiments.runs import reading
@@ -15,7 +16,8 @@ from experiments.settings import DATASETS
 
 _TURNS = "input-turns.md"  # a page of `benchmarks`
 _FIGURES = ("figure3", "confusion")
-_MADE = {"angles.png", invariant_page.PAGE, uniform_page.PAGE, *(f"{name}.png" for name in _FIGURES)} | {
+_PAGES = {invariant_page.PAGE, mnist_rot_page.PAGE, uniform_page.PAGE}
+_MADE = {"angles.png", *_PAGES, *(f"{name}.png" for name in _FIGURES)} | {
     f"{name}_{dataset}.png" for name in _FIGURES for dataset in DATASETS
 }
 """What one call makes and another may not: it goes when its cells are gone."""
@@ -54,7 +56,7 @@ def gather(run_dirs: list[Path], output: Path, command: str, single_file: bool =
             kept[copy] = cell
         if not kept:
             raise InputError("no finished run found: name the folders of finished runs, or train one first")
-        names = _write(made, kept, command, single_file, (output / _TURNS).exists())
+        names = _write(made, kept, command, single_file, output)
         for target, folder in targets.items():
             if target.resolve() == folder.resolve():  # a link to the run's own folder needs no copy
                 del copies[target]
@@ -104,14 +106,24 @@ def _copy(cell, folder, copy):
         raise InputError(f"{folder} was written while it was read: give the command again")
 
 
-def _write(made, kept, command, single_file, has_turns):
+def _write(made, kept, command, single_file, output):
+    """Writes all into the folder `made`; `output` may hold pages and figures of `benchmarks`."""
     cells = list(kept.values())
     pages.write_markdown(made / "table2.md", cells, command)
     pages.write_table(made / "table2.csv", cells)
     figures = _figures(made, kept)
     pages.write_html(made / "report.html", cells, figures, command, single_file)
-    more = [*invariant_page.write(made, kept, has_turns), *uniform_page.write(made, kept)]
+    more = [*invariant_page.write(made, kept, (output / _TURNS).exists()), *uniform_page.write(made, kept)]
+    more += mnist_rot_page.write(made, kept, read_claims(output / mnist_rot_page.CLAIMS))
     return ["table2.md", "table2.csv", *more, *(path.name for path in figures.values()), "report.html"]
+
+
+def read_claims(path: Path) -> dict:
+    """What `benchmarks.test_selection` left; nothing if it did not run."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): remove it, or put it back") from error
 
 
 def _move(made, output, names, copies):

@@ -129,7 +129,7 @@ class Evaluator:
         A network that does not see quarter turns is tested once at angles that differ by them: a quarter of the time.
         `progress`: passes the angles on, one by one, and shows how far it is.
         """
-        upright, labels = _upright(split)
+        upright, labels = upright_of(split)
         period = 90 if self._is_blind_to_quarter_turns(upright) else 360
         found: dict[float, np.ndarray] = {}
         for angle in progress(angles):
@@ -151,7 +151,7 @@ class Evaluator:
 
         `interpolation`: one of `rotation.INTERPOLATIONS`; `seed`: of `rotation.uniform_angles`.
         """
-        upright, labels = _upright(split)
+        upright, labels = upright_of(split)
         angles = uniform_angles(seed, len(labels))
         return self._accuracy(rotate_each(upright[..., 0], angles, INTERPOLATIONS[interpolation])[..., None], labels)
 
@@ -160,7 +160,7 @@ class Evaluator:
         return np.trace(counts, axis1=1, axis2=2) / len(labels)
 
 
-def _upright(split):
+def upright_of(split: Split) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of the originals. Copies follow each; some of these are rotated by 0 degrees too."""
     stride = 1 + COPIES_PER_IMAGE if split.angles.any() else 1
     return split.images[::stride], split.labels[::stride]

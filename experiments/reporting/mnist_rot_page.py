@@ -1,0 +1,64 @@
+"""The page mnist-rot.md: the field's own test, trained and tested on rotated digits."""
+
+from pathlib import Path
+
+import numpy as np
+
+from experiments.reporting import pages
+from experiments.reporting.tables import Table, good, label, order
+from experiments.settings import DATASETS
+
+PAGE = "mnist-rot.md"
+CLAIMS = "benchmarks/test_selection.json"
+"""What `benchmarks.test_selection` leaves in the folder of the tables."""
+
+_HEAD = [
+    "data",
+    "network",
+    "parameters",
+    "epochs",
+    "seeds",
+    "test error",
+    "test error, epoch chosen on the test digits",
+]
+
+
+def write(output: Path, kept: dict[Path, dict], claims: dict) -> list[str]:
+    """Writes OUTPUT/mnist-rot.md if there is a cell of rotated digits; its name, or nothing.
+
+    `kept`: {folder: results.json} of all cells; `claims`: the contents of `CLAIMS`, {name of a run: test accuracies
+    after its last epochs}; that of a run with other options is not shown.
+    """
+    cells = [cell for cell in kept.values() if DATASETS[cell["dataset"]].is_rotated and good(cell).any()]
+    if not cells:
+        return []
+    cells.sort(key=order)
+    rows = [
+        [cell["dataset"], f"`{label(cell)}`", f"{cell['num_parameters']:,}", str(cell["epochs"]),
+         str(good(cell).sum()), _text(np.array(cell["test_accuracy"]), cell), _claim(cell, claims)]
+        for cell in cells
+    ]  # fmt: skip
+    commands = "\n".join(
+        f"- {cell['dataset']}, `{label(cell)}`: `{cell['command']}`, {cell['device']}" for cell in cells
+    )
+    pages.fill(output / PAGE, table=pages.markdown(Table("", _HEAD, rows)), commands=commands)
+    return [PAGE]
+
+
+def _claim(cell, claims):
+    """The error at each seed's best epoch on the test digits themselves."""
+    found = claims.get(f"setting{cell['setting']}_{cell['model']}_{cell['dataset']}")
+    if not found or _options(found["command"]) != _options(cell["command"]):
+        return "not run here"
+    return _text(np.max(list(found["test_accuracy"].values()), axis=0), cell)
+
+
+def _options(command):
+    """What follows `python -m PROGRAM`."""
+    return command.split()[3:]
+
+
+def _text(accuracy, cell):
+    """Mean and standard deviation of the error over the seeds that did not fail."""
+    errors = 100 * (1 - accuracy[good(cell)])
+    return f"{errors.mean():.2f}" + (f" ± {errors.std(ddof=1):.2f}" if len(errors) > 1 else "") + " %"
