@@ -129,7 +129,7 @@ def _read(file):
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"choices": {}}
 
 
-def _train(CHOICES[name], protocol, splits):
+def _train(choice, protocol, splits):
     import jax
     import numpy as np
 
