@@ -26,6 +26,7 @@ from experiments import data
 from experiments.data.rotation import INTERPOLATIONS, rotate_each, uniform_angles
 from experiments.runs.best import Evaluator, rotated, upright_of
 from experiments.runs.folder import write_json
+from experiments.settings import DATASETS
 
 PAGE = Path(__file__).parents[1] / "results" / "input-turns.md"
 FILE = PAGE.parent / "benchmarks" / "input_turns.json"
@@ -57,10 +58,15 @@ def _classes(graph, state, images):
     return jnp.argmax(nnx.merge(graph, state)(images.astype(jnp.float32) / 255), -1)
 
 
-def tests(images: np.ndarray, setting: int) -> dict[str, np.ndarray]:
+def has_own_images(config) -> bool:
+    """Whether a run is tested on the test images of its own data, for they are rotated."""
+    return config.setting != 1 or DATASETS[config.dataset].is_rotated
+
+
+def tests(images: np.ndarray, config) -> dict[str, np.ndarray]:
     """The images as each column of the table has them."""
-    if setting != 1:
-        return {f"setting {setting}": images}
+    if has_own_images(config):
+        return {f"{config.dataset}, setting {config.setting}": images}
     columns = {f"{angle}°": rotated(images, angle) for angle in ANGLES}
     angles = uniform_angles(0, len(images))
     for name, order in INTERPOLATIONS.items():
@@ -97,21 +103,22 @@ def write_page(found: dict) -> None:
 
 def _measured(run, options):
     """What one run reaches: {angles of the input: {column: mean and deviation over the seeds}}, and on which digits."""
-    setting = run.config.setting
-    of_run = {"data_seed": run.config.data_seed, "splits": (options.split,)}
-    split = data.load(run.config.dataset, setting, data_dir=options.data_dir, progress=print, **of_run)[options.split]
+    config = run.config
+    of_run = {"data_seed": config.data_seed, "splits": (options.split,)}
+    splits = data.load(config.dataset, config.setting, data_dir=options.data_dir, progress=print, **of_run)
+    split = splits[options.split]
     images, labels = split.images, split.labels
     if options.split == "validation":
         images, labels = images[:FEW], labels[:FEW]
     accuracy = {}
-    for turns in TURNS if setting == 1 else TURNS[1:]:  # at one angle, a setting's images are in the run's results
+    for turns in TURNS[has_own_images(config) :]:  # at one angle, a run's own images are in its results
         asked = networks(run, turns)
         if options.angles:
             found = {WORST: _worst(asked, split)}
         else:
             found = {
                 name: _of_seeds([np.mean(ask(images) == labels) for ask in asked])
-                for name, images in tests(images, setting).items()
+                for name, images in tests(images, run.config).items()
             }
         accuracy[", ".join(f"{turn:g}°" for turn in turns)] = found
         print(turns, found, flush=True)
