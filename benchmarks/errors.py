@@ -22,7 +22,9 @@ import fconv_jax as fc
 from benchmarks.origin import origin
 from experiments import data
 from experiments.reporting import style
+from experiments.reporting.evaluation import overlap
 from experiments.runs.best import rotated
+from experiments.settings import DATASETS
 
 ROOT = pathlib.Path(__file__).parents[1] / "results"
 ANGLES = tuple(range(-45, 45, 5))
@@ -77,16 +79,17 @@ def six_and_nine(found: np.ndarray, labels: np.ndarray) -> list[str]:
 def draw(found: np.ndarray, images: np.ndarray, labels: np.ndarray) -> pyplot.Figure:
     """The digits that are wrong at the most angles, each where the network is surest of its error."""
     wrong = found.argmax(-1) != labels
-    worst = np.argsort(-wrong.sum(0), kind="stable")[:SHOWN]
+    worst = np.argsort(-wrong.sum(0), kind="stable")[: min(SHOWN, np.count_nonzero(wrong.any(0)))]
     figure, axes = pyplot.subplots(2, SHOWN // 2, figsize=(9, 3.9), layout="constrained")
-    for axis, digit in zip(axes.flat, worst, strict=True):
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, digit in zip(axes.flat, worst, strict=False):
         sureness = np.where(wrong[:, digit], found[:, digit].max(-1), 0)
         angle = ANGLES[int(sureness.argmax())]
         said = int(found[sureness.argmax(), digit].argmax())
         axis.imshow(rotated(images[digit : digit + 1], angle)[0, ..., 0], cmap="gray")
         often = f"wrong at {wrong[:, digit].sum()} of {len(ANGLES)}"
         axis.set_title(f"{labels[digit]} at {angle}°: {said}, {sureness.max():.0%}\n{often}")
-        axis.axis("off")
     return figure
 
 
@@ -107,9 +110,9 @@ def page(command: str, name: str, found: np.ndarray, labels: np.ndarray) -> str:
         f"- Wrong at a given angle: {by_angle.mean():.2%} of the digits (upright {by_angle[ANGLES.index(0)]:.2%}, "
         f"worst angle {by_angle.max():.2%}).",
         f"- {always} digits are wrong at every angle: rotation is not the cause. They make "
-        f"{always * len(ANGLES) / wrong.sum():.0%} of all errors.",
+        f"{always * len(ANGLES) / max(wrong.sum(), 1):.0%} of all errors.",
         f"- Of the {int((~upright).sum()):,} digits that are right when upright, {int(np.sum(new.any(0)))} are wrong "
-        f"at some other angle, on average at {new.sum(0)[new.any(0)].mean():.1f} of {len(ANGLES)}.",
+        f"at some other angle, on average at {new.sum() / max(new.any(0).sum(), 1):.1f} of {len(ANGLES)}.",
         f"- Expected calibration error ({BINS} bins): {calibration_error(found[ANGLES.index(0)], labels):.3f} upright, "
         f"{calibration_error(found, labels):.3f} over all angles. The mean of the highest probability is "
         f"{found.max(-1).mean():.3f}, the accuracy {1 - wrong.mean():.3f}.",
@@ -133,6 +136,15 @@ def page(command: str, name: str, found: np.ndarray, labels: np.ndarray) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _check(options):
+    """The page is of upright test digits that the network was not trained on."""
+    if options.dataset not in DATASETS or DATASETS[options.dataset].is_rotated:
+        raise SystemExit(f"--dataset {options.dataset}: name a data set of upright images")
+    trained = (fc.pretrained.read_config(options.weights).get("source") or {}).get("dataset")
+    if trained in DATASETS and overlap(trained, options.dataset):
+        raise SystemExit(f"{options.weights} was trained on digits that are among the test digits of {options.dataset}")
+
+
 def main():
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser("benchmarks.errors")
@@ -140,6 +152,7 @@ def main():
     parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--data-dir")
     options = parser.parse_args()
+    _check(options)
     test = data.load(options.dataset, 1, data_dir=options.data_dir, splits=("test",), progress=print)["test"]
     model, some = fc.from_pretrained(options.weights), test.images[:8].astype(np.float32) / 255
     if fc.equivariance_error(model, some) > SAME:

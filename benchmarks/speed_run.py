@@ -4,7 +4,8 @@
 
 As in the speed runs on CIFAR-10, each run has another seed and a fixed number of steps, chosen so that the mean over
 the runs is above the bar.  Needs MNIST.  The clock starts with the images in memory, as uint8, and ends with the
-trained parameters; programs are compiled before, and their seconds stand beside.  Networks and steps are to be chosen
+trained parameters; the programs of the training are compiled before (or taken from the user's cache, where an earlier
+call left them), and the seconds of that stand beside.  Networks and steps are to be chosen
 with `--split validation`: 5,000 digits of the training files that no run trains on.  In the second task the network
 sees the input at four angles when it is tested (`input_turns`, as results/input-turns.md), which needs no training;
 there 48,000 images gave .9833 on validation digits (mean of two runs), and 24,000 gave .972 with one angle.
@@ -141,12 +142,12 @@ def main() -> None:
     splits = data.load("mnist", 1, data_dir=options.data_dir, progress=print)
     file = ROOT / "benchmarks" / "speed_run.json"
     contents = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"tasks": {}}
-    contents |= {"command": "python -m benchmarks.speed_run", "device": devices.device_name(), "versions": versions()}
-    contents["commit"] = commit()
+    origin = {"command": f"python -m benchmarks.speed_run --runs {options.runs}", "device": devices.device_name()}
+    origin |= {"commit": commit(), "versions": versions()}
     for number, task in enumerate(TASKS):
         if options.task in (None, number):
             found = race(task, options.runs, splits, options.split)
-            contents["tasks"][task.network] = found
+            contents["tasks"][task.network] = found | origin
             mean = sum(found["accuracy"]) / options.runs
             print(f"{task.network}: mean {mean:.4f} (bar {task.bar}), {sum(found['seconds']) / options.runs:.1f} s")
     if options.split == "test":

@@ -18,8 +18,8 @@ def parser() -> Parser:
     """The command line."""
     result = config.new_parser("evaluate", __doc__)
     result.add_argument("run_dir", metavar="RUN_DIR", type=path, help="folder of a finished run")
-    config.add_options(result, "setting")
-    config.add_data_options(result)
+    config.add_options(result, "setting", help="whose test images (default: the run's)")
+    config.add_data_options(result, default="default: the run's")
     result.add_argument("--angles", action="store_true", help="also accuracy against the angle, -180 to 180 degrees")
     text = "degrees between them (default 15)"
     result.add_argument("--angle-step", type=one_of(STEPS, int), metavar="N", default=15, help=text)

@@ -25,7 +25,7 @@ def parser() -> Parser:
     """The command line."""
     result = config.new_parser("ladder", __doc__)
     result.add_argument("--model", type=FIXED, metavar=FIXED.shown, required=True, help="the network that is fixed")
-    config.add_options(result, "seeds", default=(0, 1, 2, 3, 4))
+    config.add_options(result, "seeds", default=(0, 1, 2, 3, 4), help="train these seeds (default 0 to 4)")
     config.add_options(
         result, "epochs", default=15,
         help="on upright digits; on rotated ones, five times as many digits, a fifth as many (default 15)",

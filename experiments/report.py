@@ -14,7 +14,7 @@ from experiments.runs import config
 def parser() -> Parser:
     """The command line."""
     result = config.new_parser("report", __doc__)
-    result.add_argument("run_dirs", metavar="RUN_DIR", nargs="*", type=path, help="default: every run in checkpoints/")
+    result.add_argument("run_dirs", metavar="RUN_DIR", nargs="*", type=path, help="default: checkpoints/setting*")
     result.add_argument("--output", metavar="DIR", type=path, required=True, help="holds the tables and figures")
     result.add_argument("--single-file", action="store_true", help="report.html holds its figures itself")
     return result

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     command = parser()
     options = command.parse_args(argv)
-    devices.configure(options.model, config.num_seeds(options))
+    devices.configure(options.model, config.num_seeds_of(options))
     line = config.command_line("experiments.run", argv)
     return guarded(command, lambda: _run(options, line), again="continue with --resume")
 

@@ -4,8 +4,7 @@ Symbols in docstrings: g = group.order, k = kernel_size, r = number of basis fun
 The equivariance law that all layers share: an element e of the group moves an image's pixels (mirror, then rotation);
 on a field it also moves the group axis, (e f)[h] = f[e^-1 h].  Then layer(e x) = e layer(x): exact to rounding for
 quarter turns (4 divides the number of rotations) and mirrors, when the padding is symmetric (it always is here) and
-the stride divides (size + 2 padding - k).  The group's other rotations hold approximately, better for smooth images
-and larger kernels.
+the stride divides (size + 2 padding - k).  The group's other rotations hold approximately, better for smooth images.
 """
 
 import functools

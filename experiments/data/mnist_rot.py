@@ -22,19 +22,21 @@ ZIP_BYTES, ZIP_MD5 = 58_424_278, "0f9a947ff3d30e95cd685462cbf3b847"
 """Of the official mnist_rotation_new.zip."""
 TRAIN_AMAT = "mnist_all_rotation_normalized_float_train_valid.amat"
 TEST_AMAT = "mnist_all_rotation_normalized_float_test.amat"
-# Converted copies in circulation: for each split, the file and the names of its images and labels.
-_NPZ = (
-    {name: (f"rotated_{name}.npz", "x", "y") for name in ("train", "valid", "test")},
-    {name: (f"{name}.npz", "data", "labels") for name in ("train", "valid", "test")},
-)
+ZIP = "mnist_rotation_new.zip"
+# Converted copies in circulation: their files, one for each split, and the names of images and labels in them.
+_NPZ = tuple(tuple(f"{prefix}{name}.npz" for name in ("train", "valid", "test")) for prefix in ("rotated_", ""))
+_ARRAYS = (("x", "y"), ("data", "labels"))
 _MOST_BYTES = 2**30
 """More than any of the files has."""
+_ROUNDING = 1e-5  # of pixels: resampling and float32 may leave a little more than 1
+_TOGETHER = 2_000  # images whose moments are computed at a time: 50,000 at once would take gigabytes
 
 
 def way_out(root: Path) -> str:
     """What the user can do: nothing downloads these files."""
     return (
-        "put mnist_rotation_new.zip, its two .amat files, or rotated_train.npz, rotated_valid.npz and rotated_test.npz "
+        f"put {ZIP}, its two .amat files, or rotated_train.npz, rotated_valid.npz and rotated_test.npz (or train.npz, "
+        "valid.npz and test.npz; arrays x and y, or data and labels) "
         f"into {placed_directory(root, 'mnist_rot')}, or use --dataset mnist_rot_like"
     )
 
@@ -54,11 +56,12 @@ def read(root: Path, dataset: Dataset, upright: Source, progress: Callable[[str]
       DataError: no files, or files that are not what they should be.
     """
     folder = placed_directory(root, "mnist_rot")
-    states = {path.name: path.stat() for path in folder.glob("*") if path.exists()}
+    states = {str(path.relative_to(folder)): path.stat() for path in folder.rglob("*") if path.is_file()}
     files = tuple(sorted((name, state.st_size, state.st_mtime_ns) for name, state in states.items()))
     source: Source | None = _placed(folder, dataset, files)
     if source is None:
-        raise DataError(f"mnist_rot is not in {folder}: {way_out(root)}")
+        others = f" (which holds {', '.join(sorted(states))})" if states else ""
+        raise DataError(f"mnist_rot is not in {folder}{others}: {way_out(root)}")
     for split, (images, labels) in source.items():
         expected = dataset.num_upright(split)
         if images.shape != (expected, IMAGE_SIZE, IMAGE_SIZE) or labels.shape != (expected,):
@@ -77,18 +80,27 @@ def read(root: Path, dataset: Dataset, upright: Source, progress: Callable[[str]
 
 @functools.lru_cache(maxsize=1)  # checked first, then prepared: the texts take half a minute to read
 def _placed(folder, dataset, _files) -> Source | None:
-    """The three splits, or None if nothing is there; `_files`: what is in the folder, as it is now."""
-    official = folder / "mnist_rotation_new.zip"
-    if official.exists():
+    """The three splits, or None if nothing is there; `_files`: what is in the folder and below it, as it is now."""
+    official = _place(folder, ZIP)
+    if official:
         return _read_zip(official, dataset)
-    if (folder / TRAIN_AMAT).exists() or (folder / TEST_AMAT).exists():
-        train_valid, test = (_read_amat(folder / name, _bytes(folder / name)) for name in (TRAIN_AMAT, TEST_AMAT))
+    beside = _place(folder, TRAIN_AMAT, TEST_AMAT)
+    if beside:
+        paths = [beside.with_name(name) for name in (TRAIN_AMAT, TEST_AMAT)]
+        train_valid, test = (_read_amat(path, _bytes(path)) for path in paths)
         return _split(train_valid, test, dataset)
     for names in _NPZ:
-        if any((folder / name).exists() for name, *_ in names.values()):
-            found = [_read_npz(folder / name, *keys) for name, *keys in names.values()]
+        beside = _place(folder, *names)
+        if beside:
+            found = [_read_npz(beside.with_name(name)) for name in names]
             return {str(split): part for split, part in zip(SPLITS, found, strict=True)}
     return None
+
+
+def _place(folder, *names):
+    """The first file of one of these names, in the folder or below it: archives unpack into folders of their own."""
+    found = (path for name in names for path in folder.rglob(name) if path.is_file())
+    return min(found, key=lambda path: (len(path.parts), path), default=None)
 
 
 def _bytes(path):
@@ -122,7 +134,7 @@ def _read_amat(path, content):
     return _checked(path, table[:, :-1], table[:, -1])
 
 
-def _read_npz(path, images, labels):
+def _read_npz(path):
     content = io.BytesIO(_bytes(path))
     try:
         with zipfile.ZipFile(content) as archive:
@@ -130,11 +142,13 @@ def _read_npz(path, images, labels):
                 raise DataError(f"{path} would unpack to {unpacked:,} bytes: replace it")
         content.seek(0)
         with np.load(content, allow_pickle=False) as arrays:
-            found = np.asarray(arrays[images]), np.asarray(arrays[labels])
+            names = next(pair for pair in _ARRAYS if set(pair) <= set(arrays.files))
+            found = [np.asarray(arrays[name]) for name in names]
     except DataError:
         raise
     except Exception as error:  # NumPy, zipfile and zlib raise a dozen kinds for damaged files
-        raise DataError(f"{path} does not hold {images!r} and {labels!r}, arrays of numbers: replace it") from error
+        pairs = ", or ".join(f"{images!r} and {labels!r}" for images, labels in _ARRAYS)
+        raise DataError(f"{path} does not hold {pairs}, arrays of numbers: replace it") from error
     return _checked(path, *found)
 
 
@@ -142,8 +156,9 @@ def _checked(path, images, labels):
     """uint8 images and labels."""
     if not all(array.size and array.dtype.kind in "fiub" for array in (images, labels)):
         raise DataError(f"{path} holds no numbers: replace it")
-    images, labels = images.astype(np.float32), labels.astype(np.float32).reshape(-1)
-    if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
+    highest = 255 if images.dtype == np.uint8 and images.max() > 1 else 1
+    images, labels = images.astype(np.float32) / highest, labels.astype(np.float32).reshape(-1)
+    if not (np.isfinite(images).all() and images.min() >= -_ROUNDING and images.max() <= 1 + _ROUNDING):
         raise DataError(f"{path} has pixels that are not from 0 to 1: replace it")
     if (labels != np.rint(labels)).any() or labels.min() < 0 or labels.max() > np.iinfo(np.uint8).max:
         raise DataError(f"{path} has labels that are not whole numbers from 0 to 9: replace it")
@@ -153,7 +168,7 @@ def _checked(path, images, labels):
     if images.shape[1:] not in ((IMAGE_SIZE**2,), square, (1, *square), (*square, 1)):
         shape = "x".join(map(str, images.shape))
         raise DataError(f"{path} has images of shape {shape}, not {len(labels)} rows of pixels or squares: replace it")
-    levels = np.rint(255 * images).astype(np.uint8)
+    levels = np.rint(255 * np.clip(images, 0, 1)).astype(np.uint8)
     return levels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE), labels.astype(np.uint8)
 
 
@@ -185,6 +200,10 @@ def is_transposed(images: np.ndarray, labels: np.ndarray, upright: np.ndarray, u
 
 def _handedness(images):
     """Im(c_20 c_12^2), made independent of an image's size and brightness, `[n]`."""
+    return np.concatenate([_moments(images[i : i + _TOGETHER]) for i in range(0, len(images), _TOGETHER)])
+
+
+def _moments(images):
     weights = images.astype(np.float64).reshape(len(images), -1)
     weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1)
     rows, columns = (axis.ravel() for axis in np.indices(images.shape[1:]))

@@ -84,14 +84,15 @@ def _evaluate(options, command, console):
     }  # fmt: skip
     title = f"{config.model}, tested on {dataset}, setting {setting}"
     rows = zip(contents["seeds"], contents["best_epoch"], contents["test_accuracy"], strict=True)
-    _print(console, title, ("seed", "best epoch", "test"), rows, ("mean_all", "", contents["mean_all"]))
+    last = [(name, "", contents[name]) for name in ("mean", "mean_all")]
+    _print(console, title, ("seed", "best epoch", "test"), rows, last)
     if options.angles:
         angles = range(-180, 181, options.angle_step)
         shown = functools.partial(counted, console, "angles")
         by_angle = evaluator.accuracy_by_angle(test, angles, progress=shown)
         contents["angles"] = {"angle": list(angles), "accuracy": by_angle.tolist()}
-        title = "accuracy against the angle (mean of the seeds)"
-        _print(console, title, ("angle", "accuracy"), zip(angles, by_angle.mean(0), strict=True))
+        title = "accuracy against the angle (mean of the seeds that did not fail)"
+        _print(console, title, ("angle", "accuracy"), zip(angles, by_angle[evaluator.good].mean(0), strict=True))
     if options.uniform:
         contents["uniform"] = _uniform(evaluator, test, console)
     evaluator.check_unchanged()
@@ -113,11 +114,11 @@ def _uniform(evaluator, test, console):
         for interpolation in counted(console, "interpolations", list(INTERPOLATIONS))
     }
     rows = [
-        (interpolation, seed, float(np.mean(accuracies)))
+        (interpolation, seed, float(np.mean(np.array(accuracies)[evaluator.good])))
         for interpolation, of_seeds in found.items()
         for seed, accuracies in zip(ANGLE_SEEDS, of_seeds, strict=True)
     ]
-    title = "angles uniform over the circle (mean of the seeds)"
+    title = "angles uniform over the circle (mean of the seeds that did not fail)"
     _print(console, title, ("interpolation", "seed of the angles", "accuracy"), rows)
     return {"angle_seeds": list(ANGLE_SEEDS), "accuracy": found}
 
@@ -137,6 +138,8 @@ def _contents(evaluator, confusion):
         "seeds": list(config.seeds),
         "best_epoch": evaluator.best_epoch,
         "test_accuracy": accuracy,
+        "failed_seeds": [seed for seed, good in zip(config.seeds, evaluator.good, strict=True) if not good],
+        "mean": float(np.mean(np.array(accuracy)[evaluator.good])),
         "mean_all": float(np.mean(accuracy)),
         "per_class_accuracy": (np.diagonal(confusion, axis1=1, axis2=2) / np.maximum(confusion.sum(2), 1)).tolist(),
         "confusion": confusion.tolist(),
@@ -165,7 +168,8 @@ def _write(output, contents, console):
         if "angles" in contents:
             write_angles(output / names[1], contents)
             title = f"{contents['model']}, trained {_where(trained)}; tested on {dataset}"
-            plot_angles(output / names[2], title, **contents["angles"], digest=contents["best_digest"])
+            good = [seed not in contents["failed_seeds"] for seed in contents["seeds"]]
+            plot_angles(output / names[2], title, **contents["angles"], good=good, digest=contents["best_digest"])
         if "uniform" in contents:
             write_uniform(output / names[3], contents)
         write_json(output / names[0], contents | {name: by | earlier[name] for name in sorted(kept)})
@@ -186,15 +190,16 @@ def _where(trained):
     return trained if isinstance(trained, str) else f"on {trained['dataset']}, setting {trained['setting']}"
 
 
-def _print(console, title, head, rows, last=None):
+def _print(console, title, head, rows, last=()):
     table = Table(title=title)
     for column in head:
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(*map(str, row[:-1]), f"{row[-1]:.4f}")
-    if last:
-        table.add_section()
-        table.add_row(*last[:-1], f"{last[-1]:.4f}")
+    for row in last:
+        if row == last[0]:
+            table.add_section()
+        table.add_row(*row[:-1], f"{row[-1]:.4f}")
     console.print(table)
 
 

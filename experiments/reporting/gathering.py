@@ -95,6 +95,8 @@ def _folders(paths):
 def _copy(cell, folder, copy):
     """The files with a run's numbers; what the run lacks, its copy lacks too."""
     copy.mkdir(parents=True)
+    reading.read_angles(folder, cell)  # first: an error names the run's own file
+    reading.read_uniform(folder, cell)
     folders.write_json(copy / folders.RESULTS, cell)
     write_curves(copy / folders.CURVES, cell)
     for name in (folders.CONFIG, folders.ANGLES, folders.UNIFORM):
@@ -150,7 +152,7 @@ def _put(source, target):
 def _figures(output, kept):
     """Draws the figures; {caption: path}."""
     figures = {}
-    datasets = Counter(cell["dataset"] for cell in kept.values()).most_common()
+    datasets = sorted(Counter(cell["dataset"] for cell in kept.values()).items(), key=lambda item: (-item[1], item[0]))
     for dataset, _ in datasets:
         suffix = "" if dataset == datasets[0][0] else f"_{dataset}"
         cells = [cell for cell in kept.values() if cell["dataset"] == dataset]
@@ -168,7 +170,8 @@ def _figures(output, kept):
             drawn.append(cell)
     if lines:
         plots.plot_angle_lines(output / "angles.png", lines, drawn)
-        figures["Test accuracy against the angle of all test images, mean of the seeds"] = output / "angles.png"
+        caption = "Test accuracy against the angle of all test images, mean of the seeds that did not fail"
+        figures[caption] = output / "angles.png"
     return figures
 
 

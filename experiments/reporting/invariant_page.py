@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.data.rotation import INTERPOLATIONS
 from experiments.reporting import pages
-from experiments.reporting.tables import Table, good, label, otherwise
+from experiments.reporting.tables import Table, good, label, otherwise, where
 from experiments.runs.reading import read_angles, read_uniform
 from experiments.settings import MODELS
 
@@ -198,7 +198,7 @@ def _condition(cell):
         f"- {cell['dataset']}, setting {cell['setting']}, `{label(cell)}`: {cell['num_parameters']:,} parameters; "
         f"{epochs} of batches of {cell['batch_size']}, Adam at {cell['learning_rate']:g}, "
         f"{cell['schedule']} schedule, weight decay {cell['weight_decay']:g}, label smoothing "
-        f"{cell.get('label_smoothing', 0.0):g}; seeds {', '.join(map(str, cell['seeds']))}; {cell['device']}, "
-        f"{cell['wall_seconds'] / 60:.0f} min: `{cell['command']}`"
+        f"{cell.get('label_smoothing', 0.0):g}; seeds {', '.join(map(str, cell['seeds']))}; {where(cell)}, "
+        f"{cell['wall_seconds'] / 60:.0f} min"
         + (f"; digest of `best/`: `{cell['best_digest']}`" if "best_digest" in cell else "")
     )

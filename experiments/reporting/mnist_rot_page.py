@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.reporting import pages
-from experiments.reporting.tables import Table, good, label, order
+from experiments.reporting.tables import Table, good, label, order, trained
 from experiments.settings import DATASETS
 
 PAGE = "mnist-rot.md"
@@ -38,9 +38,7 @@ def write(output: Path, kept: dict[Path, dict], claims: dict) -> list[str]:
          str(good(cell).sum()), _text(np.array(cell["test_accuracy"]), cell), _claim(cell, claims)]
         for cell in cells
     ]  # fmt: skip
-    commands = "\n".join(
-        f"- {cell['dataset']}, `{label(cell)}`: `{cell['command']}`, {cell['device']}" for cell in cells
-    )
+    commands = "\n".join(trained(cell) for cell in cells)
     pages.fill(output / PAGE, table=pages.markdown(Table("", _HEAD, rows)), commands=commands)
     return [PAGE]
 

@@ -36,13 +36,16 @@ def plot_curves(path: Path, results: dict) -> None:
     save(figure, path)
 
 
-def plot_angles(path: Path, title: str, angle, accuracy, digest: str | None = None) -> None:
-    """Writes angles.png: test accuracy `[seed, angle]` of images that are all rotated by one angle."""
+def plot_angles(path: Path, title: str, angle, accuracy, *, good, digest: str | None = None) -> None:
+    """Writes angles.png: test accuracy `[seed, angle]` of images that are all rotated by one angle; the mean is bold.
+
+    `good`: which seeds the mean is of.
+    """
     figure, axis = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
     accuracy = np.asarray(accuracy)
     for row in accuracy:
         axis.plot(angle, row, color=BLUE, linewidth=0.7, alpha=0.7)
-    axis.plot(angle, accuracy.mean(0), color=INK, linewidth=2)
+    axis.plot(angle, accuracy[np.asarray(good)].mean(0), color=INK, linewidth=2)
     axis.set(xlabel="angle of all test images (degrees)", ylabel="test accuracy", ylim=(0, 1))
     axis.set_title(title, fontsize=9)
     axis.set_xticks(range(-180, 181, 45))
@@ -106,8 +109,8 @@ def plot_cell_curves(path: Path, cells: list[dict]) -> None:
     """Writes the report's figure 3: loss and validation accuracy of the cells of one data set, axes shared.
 
     Loss blue, accuracy orange; seeds as thin lines, the mean of those that did not fail bold. Above each panel stands
-    the test accuracy, and the report's where the cell is one of the report's. Cells of one epoch have no curve and are
-    left out; where there is no other cell, they are drawn as points.
+    the test accuracy, and the report's where the cell was trained by the report's protocol. Cells of one epoch have no
+    curve and are left out; where there is no other cell, they are drawn as points.
     """
     chosen = [cell for cell in cells if cell["epochs"] > 1] or cells
     losses = [np.array(cell["train_loss"], dtype=float) for cell in chosen]
@@ -153,7 +156,8 @@ def _accuracy(cell):
     (row,) = tables.table_rows([cell])
     if row["mean"] is None:
         return ""
-    return f"\ntest {row['mean']:.3f}" + ("" if row["report"] is None else f", report {row['report']:.3f}")
+    has_report = row["report"] is not None and not tables.of_protocol(cell)
+    return f"\ntest {row['mean']:.3f}" + (f", report {row['report']:.3f}" if has_report else "")
 
 
 def _variants(model, names):

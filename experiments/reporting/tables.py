@@ -18,7 +18,7 @@ NOT_MNIST = (
 BESIDE_THE_REPORT = (
     "On MNIST, the report's networks trained as there, or in other epochs and batches (named below), also have the "
     "report's mean, without its failed runs, and the distance between both means in standard errors: (ours - the "
-    "report's) / sqrt(s1^2 / n1 + s2^2 / n2). s2^2 includes the variance of the report's rounding to three digits, "
+    "report's) / sqrt(s1^2 / n1 + s2^2 / n2). s2^2 is at least the variance of the report's rounding to three digits, "
     "0.001^2 / 12."
 )
 _IN_THE_ROW = {"epochs", "batch_size"}
@@ -92,7 +92,7 @@ def table_rows(cells: list[dict]) -> list[dict]:
     """Returns a row for each cell (a results.json): its runs, mean without failed ones, std, and the report's mean.
 
     The report's mean stands beside ours where it was trained like the report's: on MNIST, with its initial weights and
-    by its protocol.
+    by its protocol, but for the epochs and the batch size, which stand in the row.
     """
     return [
         {
@@ -121,7 +121,7 @@ def _beside_report(cell):
     ours = list(_good(cell, "test_accuracy").values())
     distance = None
     if len(ours) > 1:
-        variance = np.var(ours, ddof=1) / len(ours) + (np.var(good, ddof=1) + _ROUNDING_VARIANCE) / len(good)
+        variance = np.var(ours, ddof=1) / len(ours) + max(np.var(good, ddof=1), _ROUNDING_VARIANCE) / len(good)
         distance = float((np.mean(ours) - good.mean()) / math.sqrt(variance))
     return {"report": round(float(good.mean()), 4), "distance": distance}
 
@@ -154,6 +154,18 @@ def comparisons(cells: list[dict]) -> list[dict]:
                      "pair": f"{label(fconv)} - {label(plain)}", "n": n,
                      "difference": mean, "low": mean - half, "high": mean + half})  # fmt: skip
     return rows
+
+
+def where(cell: dict) -> str:
+    """The command, the device and, where it is known, the commit that trained a cell."""
+    commit = f", commit {cell['commit']}" if cell.get("commit") else ""
+    return f"`{cell['command']}`; {cell['device']}{commit}"
+
+
+def trained(cell: dict) -> str:
+    """A line on how a cell was trained."""
+    digest = f"; digest of `best/`: `{cell['best_digest']}`" if cell.get("best_digest") else ""
+    return f"- {cell['dataset']}, `{label(cell)}`: seeds {', '.join(map(str, cell['seeds']))}; {where(cell)}{digest}"
 
 
 def accuracy_table(cells: list[dict]) -> Table:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.reporting import pages
-from experiments.reporting.tables import Table, good, label, order
+from experiments.reporting.tables import Table, good, label, order, trained
 from experiments.runs.reading import read_uniform
 from experiments.settings import DATASETS, SETTINGS
 
@@ -34,9 +34,7 @@ def write(output: Path, kept: dict[Path, dict]) -> list[str]:
          *(_text(found[name][good(cell)]) if name in found else "" for name in ("bilinear", "cubic"))]
         for cell, found in cells
     ]  # fmt: skip
-    commands = "\n".join(
-        f"- {cell['dataset']}, `{label(cell)}`: `{cell['command']}`, {cell['device']}" for cell, _ in cells
-    )
+    commands = "\n".join(trained(cell) for cell, _ in cells)
     pages.fill(output / PAGE, table=pages.markdown(Table("", _HEAD, rows)), commands=commands)
     return [PAGE]
 

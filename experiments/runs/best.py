@@ -102,6 +102,13 @@ class Evaluator:
         self.network, self.programs = make(self.config, num_classes=record["num_classes"])
         return self.programs.abstract_rows()
 
+    @property
+    def good(self) -> np.ndarray:
+        """Which seeds did not fail in the run's own test: means are theirs.  All, where all did or nothing is known."""
+        failed = self.results["failed_seeds"] if self.results else ()
+        rows = np.array([seed not in failed for seed in self.config.seeds])
+        return rows if rows.any() else np.ones_like(rows)
+
     def check_unchanged(self) -> None:
         """Checks that the folder still holds this network; a folder that cannot be written cannot be locked.
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.rules import InputError, Parser, one_of, path, whole
-from experiments.runs.folder import CONFIG, write_json
+from experiments.runs.folder import CONFIG, read_json, write_json
+from experiments.runs.plan import cell_name
 from experiments.settings import DATASETS, FIELDS, NAMED, NUM_SEEDS, RunConfig, protocol
 
 _TRAINING = (
@@ -41,11 +42,12 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", metavar="DIR", type=path, help="where data are kept (default: TFDS's own folder)")
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Adds --dataset, --data-dir and --data-seed."""
-    add_options(parser, "dataset")
+def add_data_options(parser: argparse.ArgumentParser, default: str = "") -> None:
+    """Adds --dataset, --data-dir and --data-seed; `default`: in words, where it is not the options' own."""
+    said = {"help": default} if default else {}
+    add_options(parser, "dataset", **said)
     add_data_dir(parser)
-    add_options(parser, "data_seed")
+    add_options(parser, "data_seed", **said)
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +61,17 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 def num_seeds(options: argparse.Namespace) -> int:
     """How many seeds the options ask for."""
     return len(options.seeds) if options.seeds else options.num_seeds or NUM_SEEDS
+
+
+def num_seeds_of(options: argparse.Namespace) -> int:
+    """How many seeds `experiments.run` trains: where a run is continued, its own; only flags are chosen by it."""
+    if options.seeds or options.num_seeds or not options.resume:
+        return num_seeds(options)
+    datasets = [options.dataset] if options.dataset in DATASETS else DATASETS
+    folders = [Path("checkpoints") / cell_name(options.setting, options.model, one, options.init) for one in datasets]
+    saved = map(_said, [options.output] if options.output else folders)
+    seeds = next((said.get("seeds") for said in saved if said), None)
+    return len(seeds) if isinstance(seeds, list) and seeds else NUM_SEEDS
 
 
 def given(options: argparse.Namespace) -> dict:
@@ -151,10 +164,15 @@ def check_save(folder: Path, record: dict | None, config: RunConfig, data_digest
 
 def model_of(folder) -> str:
     """The network that a run's folder names, or "" where it cannot be told; only flags are chosen by it."""
+    return str(_said(folder).get("model", ""))
+
+
+def _said(folder):
+    """A run's config.json, unchecked; empty where there is none."""
     try:
-        return str(json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("model", ""))
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return ""
+        return read_json(folder / CONFIG)
+    except (OSError, ValueError, RecursionError):
+        return {}
 
 
 def shown(command: str, path: Path, *options: str) -> str:

@@ -75,6 +75,8 @@ _OWN = re.compile(
     rf"uniform{_EVALUATED}\.csv"
 )
 LOCK = ".lock"
+_OF_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")
+"""What file managers leave in any folder."""
 
 
 def check(folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -85,7 +87,10 @@ def check(folder: Path, *, resume: bool, overwrite: bool) -> None:
         or one with files that are not a run's.
     """
     entries = {name for name in _entries(folder) if not (name.startswith(".") and _is_own(name))}
-    if not entries or (resume and CONFIG in entries and is_finished(folder)):  # a finished run is left as it is
+    if resume and CONFIG in entries and is_finished(folder):  # a finished run is left as it is
+        return
+    check_path(folder)
+    if not entries:
         return
     if not resume and not overwrite:
         raise InputError(
@@ -100,6 +105,19 @@ def check(folder: Path, *, resume: bool, overwrite: bool) -> None:
             raise InputError(f"{path} is a link or a file and not a folder of this run: remove it")
     if resume and CONFIG not in entries:
         raise InputError(f"{folder} has no {CONFIG}, so there is nothing to resume: use --overwrite to start it anew")
+
+
+def check_path(folder: Path) -> None:
+    """Checks that checkpoints can be saved below a path: Orbax reads its own files' paths as patterns.
+
+    Raises:
+      InputError: a path with brackets or a backslash, below which a save would be finished but not readable.
+    """
+    found = re.search(r"\[[^/]+\]|\\", str(folder.absolute()))
+    if found:
+        raise InputError(
+            f"{folder.absolute()}: Orbax cannot save below a path that holds {found[0]!r}: choose another --output"
+        )
 
 
 def _is_own(name):
@@ -238,7 +256,7 @@ def check_writable(folder: Path) -> None:
 
 def _entries(folder):
     try:
-        return {entry.name for entry in folder.iterdir()} - {LOCK}
+        return {entry.name for entry in folder.iterdir()} - {LOCK, *_OF_SYSTEMS}
     except FileNotFoundError:
         return set()
     except NotADirectoryError as error:

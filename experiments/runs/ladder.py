@@ -40,9 +40,9 @@ def climb(model: str, protocol: dict, folder: Path, data_dir: str | None, comman
     name = MODELS[model].ladder or model
     file = file_of(folder, name)
     contents = _started(file, name, protocol, command)
-    with folders.writing(folder):  # before hours of training, not after
-        for made in (folder, folder.parent / "figures"):
-            made.mkdir(parents=True, exist_ok=True)
+    made = (folder, folder.parent / "figures")
+    for each in made:  # before hours of training, not after
+        folders.check_writable(each)
     rungs = {row: spec.rung for row, spec in MODELS.items() if spec.ladder == name and spec.rung}
     for number, (row, rung) in enumerate(rungs.items(), 1):
         if rung in contents["rungs"]:
@@ -54,6 +54,8 @@ def climb(model: str, protocol: dict, folder: Path, data_dir: str | None, comman
         accuracy, seconds = found["test_accuracy"], found["seconds"]
         means = ", ".join(f"{setting}: {np.mean(accuracy[setting]):.4f}" for setting in sorted(accuracy))
         print(f"{number}/{len(rungs)} {rung}: test accuracy in setting {means} ({seconds:.0f} s)", flush=True)
+        for each in made:
+            each.mkdir(parents=True, exist_ok=True)
         write_json(file, contents)
         shutil.rmtree(work)
 

@@ -11,8 +11,10 @@ from experiments.data import Split
 from experiments.data.rotation import rotate_each, uniform_angles
 from experiments.reporting import evaluation
 from experiments.rules import InputError
+from experiments.runs import reading
 from experiments.runs.best import Evaluator
 from experiments.runs.reading import read_uniform
+from experiments.training.network import num_parameters
 from tests.experiments import helpers, small_digits
 
 pytestmark = pytest.mark.unoptimized  # evaluations are compared with the run's own
@@ -85,6 +87,19 @@ def test_each_image_rotated_by_its_own_angle(synthetic, own, tmp_path, capsys):
         read_uniform(tmp_path, {"seeds": evaluated["seeds"], "dataset": "mnist_5k", "best_digest": "0" * 64})
     with pytest.raises(InputError, match="every seed"):
         read_uniform(tmp_path, {"seeds": [0], "dataset": "mnist_5k", **whose})
+
+
+def test_seeds_that_failed_are_in_no_mean(synthetic, own, monkeypatch, capsys):
+    results = {"failed_seeds": [3], "num_parameters": num_parameters(Evaluator(own).network)}
+    monkeypatch.setattr(reading, "check_run", lambda run: results)
+    assert helpers.evaluate(own, "--angles", "--angle-step", 90, "--uniform") == 0
+    evaluated, said = json.loads((own / "evaluation.json").read_text()), capsys.readouterr().out
+    good, failed = evaluated["test_accuracy"]
+    assert good != failed
+    assert (evaluated["failed_seeds"], evaluated["mean"], evaluated["mean_all"]) == ([3], good, (good + failed) / 2)
+    assert f"{evaluated['angles']['accuracy'][0][2]:.4f}" in said.partition("accuracy against the angle")[2]
+    uniform = said.partition("angles uniform over the circle")[2]
+    assert f"{evaluated['uniform']['accuracy']['bilinear'][1][0]:.4f}" in uniform
 
 
 def test_a_second_evaluation_keeps_what_the_first_measured(synthetic, own):

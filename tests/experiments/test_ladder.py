@@ -96,3 +96,9 @@ def test_bad_arguments(tmp_path, option, value):
     argv = {"--model": "lenet_fconv", "--output": str(tmp_path / "out"), option: value}
     assert helpers.call(ladder.main, *(word for pair in argv.items() for word in pair)) == 2
     assert not any(tmp_path.iterdir())
+
+
+def test_what_is_refused_leaves_nothing(tmp_path, capfd):
+    argv = ("--model", "lenet_fconv", "--data-dir", "/dev/null/x", "--output", tmp_path / "out")
+    assert helpers.call(ladder.main, *argv) == 2
+    assert not any(tmp_path.iterdir())

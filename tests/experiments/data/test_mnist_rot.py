@@ -60,9 +60,21 @@ def read(folder, upright):
     return mnist_rot.read(folder.parents[2], SMALL, upright, said.append), said
 
 
+def test_arrays_of_either_name_hold_grey_levels_or_fractions(folder, rotated, upright):
+    for name, split in zip(("train", "valid", "test"), SPLITS, strict=True):
+        images, labels = rotated[split]
+        pixels = images if split == "test" else (images / 255 * (1 + 2e-6)).astype(np.float32)
+        np.savez(folder / f"rotated_{name}.npz", data=pixels, labels=labels)
+    found, _ = read(folder, upright)
+    for split in SPLITS:
+        np.testing.assert_array_equal(found[split][0], rotated[split][0])
+
+
+@pytest.mark.parametrize("below", [".", "mnist_rotation_new"])
 @pytest.mark.parametrize("form", ["amat", "x and y", "data and labels"])
-def test_each_form_is_read(folder, form, rotated, upright):
-    place(folder, form, rotated)
+def test_each_form_is_read(folder, form, below, rotated, upright):
+    (folder / below).mkdir(exist_ok=True)
+    place(folder / below, form, rotated)
     found, said = read(folder, upright)
     assert not said
     for split in SPLITS:
@@ -144,14 +156,17 @@ def test_files_that_are_placed_after_the_error_are_found(folder, rotated, uprigh
         (lambda folder: np.savez(folder / "train.npz", data=[["a"] * 784], labels=[1]), "holds no numbers"),
         (lambda folder: np.savez(folder / "train.npz", data=np.zeros((0, 784)), labels=np.zeros(0)), "no numbers"),
         (lambda folder: (folder / mnist_rot.TEST_AMAT).write_text("0\n"), f"{mnist_rot.TRAIN_AMAT} can't be read"),
-        (lambda folder: (folder / "rotated_train.npz").write_bytes(b"text"), "does not hold 'x' and 'y'"),
-        (lambda folder: (folder / "rotated_train.npz").write_bytes(b""), "does not hold 'x' and 'y'"),
+        (
+            lambda folder: (folder / "rotated_train.npz").write_bytes(b"text"),
+            "does not hold 'x' and 'y', or 'data'",
+        ),
+        (lambda folder: (folder / "rotated_train.npz").write_bytes(b""), "does not hold 'x' and 'y', or 'data'"),
         (lambda folder: large(folder / "train.npz"), "would unpack to 1,074,790,400 bytes"),
         (lambda folder: text_member(folder / "train.npz"), "holds no numbers"),
         (lambda folder: np.savez(folder / "train.npz", data=[[2.0] * 784], labels=[1]), "not from 0 to 1"),
         (lambda folder: np.savez(folder / "train.npz", data=[[0.5] * 784], labels=[1.5]), "not whole numbers"),
         (lambda folder: np.savez(folder / "train.npz", data=[[0.5] * 783], labels=[1]), "783 pixels for 1 labels"),
-        (lambda folder: np.savez(folder / "train.npz", data=[{}], labels=[1]), "does not hold 'data'"),
+        (lambda folder: np.savez(folder / "train.npz", data=[{}], labels=[1]), "does not hold 'x'"),
         (lambda folder: np.savez(folder / "train.npz", data=np.zeros((784, 2)), labels=[1, 2]), "of shape 784x2"),
         (lambda folder: np.savez(folder / "train.npz", data=[[0.5] * 784], labels=[256]), "not whole numbers from 0"),
     ],
@@ -170,14 +185,16 @@ def test_another_number_of_images_is_refused(folder, rotated, upright):
 
 def test_what_is_made_like_it_is_digits_of_mnist_each_once(upright):
     dataset = Dataset("mnist_rot_like", 20, 5, 30, Protocol(), settings=(1,), source="mnist")
-    mnist = {split: (images[:40], labels[:40]) for split, (images, labels) in upright.items()}
+    mnist = {split: tuple(part[:: len(part) // 40][:40] for part in parts) for split, parts in upright.items()}
+    assert all(len(set(labels)) > 5 for _, labels in mnist.values())  # they are sorted by class
     found = mnist_rot.make_like(dataset, mnist, 7)
     assert [len(found[split][0]) for split in SPLITS] == [20, 5, 30]
     images, labels = (np.concatenate([mnist[s][part] for s in ("validation", "train", "test")]) for part in (0, 1))
     chosen = np.random.default_rng(0).permutation(120)[:55]
+    np.testing.assert_array_equal(np.random.default_rng(0).permutation(70_000)[:3], [38_636, 44_088, 42_448])
     np.testing.assert_array_equal(np.concatenate([found[split][1] for split in SPLITS]), labels[chosen])
-    expected = rotate_each(images[chosen[20:25]], uniform_angles(7, 55)[20:25], 1)
-    np.testing.assert_array_equal(found["validation"][0], expected)
+    expected = rotate_each(images[chosen], uniform_angles(7, 55), 1)
+    np.testing.assert_array_equal(np.concatenate([found[split][0] for split in SPLITS]), expected)
     other = mnist_rot.make_like(dataset, mnist, 8)
     for split in SPLITS:  # other angles, but no digit changes its split
         np.testing.assert_array_equal(other[split][1], found[split][1])

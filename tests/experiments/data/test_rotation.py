@@ -117,3 +117,13 @@ def test_each_image_is_rotated_by_its_own_angle(golden):
     expected = rotate_images(images[2:].astype(np.float32) / 255, 33.3)[0]
     assert np.abs(cubic - np.rint(255 * np.clip(expected, 0, 1))).max() <= 1
     assert 1 < np.abs(cubic.astype(int) - bilinear.astype(int)).max() < 100
+
+
+def test_rotated_images_are_scipys_rounded_to_whole_levels(golden):
+    images, angles = golden["images_u8"][:3], np.array([33.3, 201.7, 340.0])
+    for order in INTERPOLATIONS.values():
+        expected = [
+            np.rint(np.clip(scipy.ndimage.rotate(image.astype(float), angle, reshape=False, order=order), 0, 255))
+            for image, angle in zip(images, angles, strict=True)
+        ]
+        np.testing.assert_array_equal(rotate_each(images, angles, order), expected)

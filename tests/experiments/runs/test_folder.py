@@ -1,5 +1,6 @@
 """A run's folder: what may be in it, its configuration and its lock."""
 
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -25,6 +26,40 @@ def test_new_empty_and_only_locked_folders_are_fine(tmp_path, resume, overwrite)
     (tmp_path / ".lock").touch()
     folders.check(tmp_path, resume=resume, overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("name", ["a [2]", "[x]", "a\\b"])
+def test_a_path_below_which_orbax_cannot_save_is_refused_before_the_work(tmp_path, name):
+    for folder in (tmp_path / name, tmp_path / name / "run"):
+        with pytest.raises(InputError, match="cannot save below a path that holds"):
+            folders.check(folder, resume=False, overwrite=False)
+    for fine in ("a[1", "a]", "a*?{b}#"):
+        folders.check(tmp_path / fine, resume=False, overwrite=False)
+
+
+def test_what_file_managers_leave_is_not_a_file_of_the_users(tmp_path):
+    (tmp_path / ".DS_Store").touch()
+    folders.check(tmp_path, resume=False, overwrite=False)
+    folders.check(tmp_path, resume=False, overwrite=True)
+
+
+def options(**given):
+    names = ("seeds", "num_seeds", "output", "dataset", "init")
+    return argparse.Namespace(**{**dict.fromkeys(names), "resume": True, "setting": 3, "model": "lenet", **given})
+
+
+def test_a_resumed_run_has_its_own_number_of_seeds(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config.num_seeds_of(options()) == 5  # nothing is there
+    folder = tmp_path / "checkpoints" / "setting3_lenet_mnist_5k"
+    folder.mkdir(parents=True)
+    config.write(folder, CONFIG, "digest")
+    assert [config.num_seeds_of(options(**more)) for more in ({}, {"output": folder}, {"dataset": "auto"})] == [2] * 3
+    assert config.num_seeds_of(options(dataset="mnist")) == 5
+    assert config.num_seeds_of(options(num_seeds=3)) == 3
+    assert config.num_seeds_of(options(resume=False)) == 5
+    (folder / "config.json").write_text('{"seeds": 4}')
+    assert config.num_seeds_of(options()) == 5
 
 
 def test_configuration_returns_as_it_was(tmp_path):

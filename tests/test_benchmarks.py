@@ -1,0 +1,41 @@
+"""What benchmarks keep of earlier calls, and pages of little."""
+
+import numpy as np
+
+from benchmarks import errors, input_turns, test_selection
+
+
+def test_accuracies_of_a_training_are_kept_and_those_of_another_go():
+    now = {"config": {"epochs": 8}, "command": "this"}
+    first = test_selection.merged({}, now, 6, [0.9])
+    assert test_selection.merged(first, now, 7, [0.8]) == {**now, "test_accuracy": {"6": [0.9], "7": [0.8]}}
+    other = {"config": {"epochs": 4}, "command": "another"}
+    assert test_selection.merged(first, other, 2, [0.5]) == {**other, "test_accuracy": {"2": [0.5]}}
+
+
+def test_columns_of_the_same_weights_are_kept_and_those_of_others_go():
+    before = {"digest": "a", "accuracy": {"0": {"upright": 1}, "0, 45": {"upright": 2}}, "how": ["x"], "number": 5}
+    now = {"digest": "a", "accuracy": {"0, 45": {"worst": 3}}, "how": ["y"]}
+    both = input_turns._merged(before, now)
+    assert both["accuracy"] == {"0": {"upright": 1}, "0, 45": {"upright": 2, "worst": 3}}
+    assert (both["how"], both["number"]) == (["x", "y"], 5)
+    assert input_turns._merged(before | {"digest": "b"}, now) == now
+
+
+def answers(said):
+    """Probabilities `[angle, image, class]`, nearly 1 for the class that is said."""
+    return np.broadcast_to(0.9 * np.eye(10)[said] + 0.01, (len(errors.ANGLES), len(said), 10))
+
+
+def test_the_page_of_errors_of_a_network_with_few_or_none():
+    labels, images = np.array([6, 9, 3]), np.zeros((3, 28, 28, 1), np.uint8)
+    page = errors.page("command", "name", answers(labels), labels)
+    assert "Wrong at a given angle: 0.00%" in page
+    assert "nan" not in page
+    found = answers([6, 6, 3])
+    page = errors.page("command", "name", found, labels)
+    assert "- 1 digits are wrong at every angle: rotation is not the cause. They make 100% of all errors." in page
+    assert "| 6 and 9 | 100.0% |" in page
+    assert "| 9, all angles | 0.00% | 100.00% | 0.00% |" in page
+    figure = errors.draw(found, images, labels)
+    assert [axis.get_title().splitlines()[0] for axis in figure.axes if axis.get_title()] == ["9 at -45°: 6, 91%"]
