@@ -96,10 +96,10 @@ def parameter(name, function, key, shape, dtype, facts):
         if not callable(function):
             raise
         raise ValueError(f"{rule}: {error}".partition("\n")[0]) from error
-    parameter = nnx.Param(values)
-    if (found := getattr(parameter, "shape", ())) != shape:
+    raw = values.value if isinstance(values, nnx.VariableMetadata) else values
+    if (found := getattr(raw, "shape", ())) != shape:
         raise ValueError(f"{rule}, not of shape {found}")
-    return parameter
+    return nnx.Param(values)
 
 
 def checked_dtype(dtype, name="dtype"):

@@ -206,7 +206,7 @@ def by_winograd(x, kernel, *, strides, width):
     products = [[inputs[i][j] @ kernels[i][j] for j in range(4)] for i in range(4)]
     outputs = _both_axes(lambda m: (m[0] + m[1] + m[2], m[1] - m[2] - m[3]), products)
     y = jnp.stack([jnp.stack(row, axis=3) for row in outputs], axis=2)
-    return y.reshape(y.shape[0], 2 * tiles[0], 2 * tiles[1], -1)[:, : sizes[0], : sizes[1]]
+    return y.reshape(y.shape[0], 2 * tiles[0], 2 * tiles[1], kernel.shape[-1])[:, : sizes[0], : sizes[1]]
 
 
 def _both_axes(transform, table):

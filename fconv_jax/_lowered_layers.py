@@ -43,6 +43,8 @@ def _conv_arguments(kernel, **options):
 
 
 def _fconv(layer, x):
+    if len(x.shape) != (5 if layer._from_field else 4):
+        raise NotPlainError(f"{type(layer).__name__} over {x.shape}, not with one batch axis, has no plain form yet")
     kernel = np.asarray(layer.filter(), np.float32)
     inputs = kernel.shape[2:4] if layer._from_field else (1, kernel.shape[2])
     outputs = kernel.shape[-2:] if layer._to_field else (1, kernel.shape[-1])

@@ -152,7 +152,7 @@ class Lowering:
                 return x
             if (name, number) == ("max", 0.0):
                 return self.step("relu", [x], out)
-            if name == "div" and (mean := self._mean(x, number, out)):
+            if name == "div" and not first and (mean := self._mean(x, number, out)):
                 return mean
             return self.step(name, [x], out, number=number, **first)
         if x.shape != out or number.shape[0] != 1:
@@ -256,17 +256,28 @@ class Lowering:
 
 
 def lowered(model: nnx.Module, input_shape: tuple[int, int, int], any_size: bool) -> Lowering:
-    """A network's steps, valid for images of any size only if tracing at another size gives the same steps."""
+    """A network's steps, valid for images of any size only if tracing at other sizes gives the same steps.
+
+    Two sizes are tried: a larger one, which a network of any size takes, and a smaller odd one, which it may refuse.
+    """
     first = Lowering(model, input_shape, any_size)
     if not first.any_size:
         return first
     height, width, channel = input_shape
+    larger = _same_at(first, model, (2 * height, 3 * width, channel))
+    smaller = larger and _same_at(first, model, ((height // 2) | 1, (width // 2) | 1, channel))
+    if not larger or smaller is False:
+        first.input_shape = list(input_shape)
+    return first
+
+
+def _same_at(first, model, input_shape):
+    """Whether the steps are those of the first at another size; `None` where the network does not take it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about strides that do not fit that size
-            second = Lowering(model, (2 * height, 3 * width, channel), any_size)
+            return first.same(Lowering(model, input_shape, any_size=True))
+    except NotPlainError:
+        return False
     except Exception:  # a network may raise anything at another size
-        second = None
-    if second is None or not first.same(second):
-        first.input_shape = list(input_shape)
-    return first
+        return None

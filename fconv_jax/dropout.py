@@ -109,7 +109,8 @@ class FieldDropout(Dropout):
 
         y[b, i, j, o, c] = x[b, i, j, o, c] keep[b, c] / (1 - rate),   keep ~ Bernoulli(1 - rate).
 
-    Law: commutes with every rotation and mirror, since all of a field is kept or dropped.
+    Law: commutes with every rotation and mirror, since all of a field is kept or dropped.  A field needs its batch
+    axis, under `jax.vmap` too: the first axis has masks of its own.
 
     Args: as for `nnx.Dropout`, at construction and in the call; `rngs` of the call may also be `[batch]` keys.
 

@@ -1,7 +1,7 @@
 """Initialisers of F-Conv layers: functions of (key, shape, dtype, facts).
 
 A layer also takes any initialiser of jax, a function of (key, shape, dtype); one of your own gets the layer's facts
-where it has an argument of that name.
+where it has an argument of that name, or a fourth one without a default.
 """
 
 import dataclasses
@@ -141,11 +141,16 @@ def initialize(name: str, function: Initializer, key: jax.Array, shape, dtype, f
 
 
 def _asks_for_facts(function):
-    """Whether a function has a parameter `facts`, and whether that is its fourth, by position."""
+    """Whether a function takes `facts`: by that name, or as a fourth argument that it requires; and whether as that."""
     try:
         parameters = inspect.signature(function).parameters
     except ValueError:
         return False, False
     fourth = [*parameters.values()][3:4]
-    is_fourth = bool(fourth) and fourth[0].name == "facts" and fourth[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    is_fourth = (
+        bool(fourth)
+        and fourth[0].kind in positional
+        and (fourth[0].name == "facts" or fourth[0].default is inspect.Parameter.empty)
+    )
     return "facts" in parameters, is_fourth

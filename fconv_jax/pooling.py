@@ -1,7 +1,8 @@
 """Pooling over space and over the group.
 
 Images are `[batch, height, width, channel]`, fields `[batch, height, width, g, channel]`: spatial
-pools work on both, pools over the group make an image of a field.
+pools work on both, pools over the group make an image of a field.  Both need their batch axis, under
+`jax.vmap` too: without it a field looks like an image whose columns are the group.
 
 The law of a spatial pool: windows of k pixels, s apart, on n pixels padded by w on both sides
 are mirror-symmetric, and quarter turns exact, where s divides n + 2 w - k.  The symmetric pools
@@ -9,7 +10,7 @@ are mirror-symmetric, and quarter turns exact, where s divides n + 2 w - k.  The
 
     k' = k + (n + 2 w - k) mod s,
 
-along each axis: neighbours then overlap a little, every pixel is seen, and the output has the
+along each axis: neighbours then overlap a little, every pixel is seen (if s is at most k), and the output has the
 size that it has in PyTorch, (n + 2 w - k) // s + 1.  Windows of 2 take 28 -> 14 -> 7 -> 3 (the
 last with windows of 3, 2 apart); windows of 3, 2 apart, padded by 1, take 28 -> 14 -> 7 -> 4.  With
 `widen=False` a remainder is a `ValueError`.  The `corner_` pools are PyTorch's: they start in
@@ -64,8 +65,9 @@ def spatial_max_pool(
     """Maximum over symmetric windows: y[i, j] = max_{u < k'_h, v < k'_w} x[s i + u - w, s j + v - w].
 
     Law: quarter turns are exact at every size (k': see the module's docstring).  Where the largest of a window stands
-    more than once, as in an even background, the gradient along x goes to one of them: gradients along an image
-    (saliency) then do not rotate with it, those along parameters do.
+    more than once, as in an even background, the gradient along x goes to one of them (windows that neither overlap
+    nor are padded), or is shared among them: gradients along an image (saliency) then do not rotate with it, those
+    along parameters do.
 
     Args:
       x: `[batch, height, width, ...]`, an image or a field.

@@ -107,10 +107,13 @@ def rotate_vectors(vectors: jax.Array, angle: float) -> jax.Array:
     vectors, angle = _checked_vectors(jnp.asarray(vectors)), finite("angle", angle, "number of degrees")
     sine, cosine = math.sin(math.radians(angle)), math.cos(math.radians(angle))
     exact = angle % 90 == 0
-    sine, cosine = (round(sine), round(cosine)) if exact else (sine, cosine)
     y = vectors if exact and _has_sign(vectors) else widened(vectors)
     y = y if y.ndim == 3 else _each_channel(y, functools.partial(_rotate_pixels, angle=angle))
     rows, columns = y[..., 0, :], y[..., 1, :]
+    if exact:  # without products: 0 times infinity is not 0
+        for _ in range(int(angle // 90) % 4):
+            rows, columns = -columns, rows
+        return as_pixels(jnp.stack([rows, columns], -2), vectors.dtype)
     return as_pixels(jnp.stack([cosine * rows - sine * columns, sine * rows + cosine * columns], -2), vectors.dtype)
 
 

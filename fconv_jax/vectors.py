@@ -40,7 +40,7 @@ def to_vectors(field: jax.Array, group: Group | int) -> jax.Array:
     >>> fconv_jax.to_vectors(field, 4).ravel().round(6).tolist()
     [-1.0, 0.0]
     """
-    group = _checked(group)
+    field, group = jnp.asarray(field), checked_group(group)
     _check(field, group.order, "field", f"{group.order} of {group}")
     weights = jnp.asarray(2.0 / group.order * directions(group), _floating(field))
     return jnp.einsum("...ec,ve->...vc", field.astype(weights.dtype), weights, precision=jax.lax.Precision.HIGHEST)
@@ -68,13 +68,18 @@ def from_vectors(vectors: jax.Array, group: Group | int) -> jax.Array:
     >>> fconv_jax.from_vectors(jnp.ones((1, 5, 5, 2, 3)), 8).shape
     (1, 5, 5, 8, 3)
     """
-    group = _checked(group)
+    vectors, group = jnp.asarray(vectors), checked_group(group)
     _check(vectors, 2, "vectors", "2 components")
     weights = jnp.asarray(directions(group), _floating(vectors))
     return jnp.einsum("...vc,ve->...ec", vectors.astype(weights.dtype), weights, precision=jax.lax.Precision.HIGHEST)
 
 
-def _checked(group):
+def checked_group(group: Group | int) -> Group:
+    """A group whose directions span the plane.
+
+    Raises:
+      ValueError: one of fewer than 3 rotations.
+    """
     group = as_group(group)
     if group.num_rotations < 3:
         raise ValueError(f"group (={group}) must have at least 3 rotations: the directions of fewer span no plane")

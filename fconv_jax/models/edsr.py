@@ -86,4 +86,5 @@ class EDSR(ImageModel):
         x = first + self.conv(x)
         for step, conv in zip(self.steps, self.up, strict=True):
             x = nnx.relu(conv(upsample(x, step)))
-        return upsample(images, self.scale) + self.last(x)
+        with jax.numpy_dtype_promotion("standard"):  # images of one type, layers that compute in another
+            return upsample(images, self.scale) + self.last(x)

@@ -9,7 +9,7 @@ from fconv_jax.group import Group, as_group
 from fconv_jax.layers import GroupFConv, ProjectingFConv
 from fconv_jax.models.initial import fconv_init
 from fconv_jax.models.stages import ImageModel
-from fconv_jax.vectors import to_vectors
+from fconv_jax.vectors import checked_group, to_vectors
 
 OUTPUTS = ("mask", "vectors")
 
@@ -55,6 +55,8 @@ class UNet(ImageModel):
         fconv_init(init)
         if output not in OUTPUTS:
             raise ValueError(f"output (={output!r}) must be {' or '.join(OUTPUTS)}")
+        if output == "vectors" and group is not None:
+            group = checked_group(group)
         width, depth = whole("width", width), whole("depth", depth)
         blocks = {**options, "norm": norm, "rngs": rngs}
         widths = [width * 2**level for level in range(depth + 1)]

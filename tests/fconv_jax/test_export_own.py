@@ -125,6 +125,40 @@ def test_networks_of_other_shapes(kind, tmp_path):
     assert error(run(tmp_path / "model.onnx", images), call(model, images)) < ONNX_TOLERANCE
 
 
+class OverTheSum(nnx.Module):
+    """What looks like a mean: as many as there are pixels, over their sum."""
+
+    def __init__(self):
+        self.conv = fc.LiftingFConv(1, 2, 3, 4, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return 64.0 / (100.0 + jnp.sum(self.conv(x), axis=(1, 2)))
+
+
+class Cropped(OverTheSum):
+    """Images of an odd size are cropped."""
+
+    def __call__(self, x):
+        height, width = x.shape[1:3]
+        return self.conv(x[:, : height - height % 2, : width - width % 2]).mean(axis=(1, 2))
+
+
+class Small(OverTheSum):
+    """Small images are not pooled."""
+
+    def __call__(self, x):
+        y = self.conv(x)
+        return (fc.spatial_max_pool(y) if x.shape[1] >= 8 else y).mean(axis=(1, 2))
+
+
+@pytest.mark.parametrize(("kind", "shape"), [(OverTheSum, None), (Cropped, (8, 8, 1)), (Small, (8, 8, 1))])
+def test_networks_that_do_otherwise_at_other_sizes_are_of_one_size(kind, shape):
+    model, images = trained(kind()), noise(3, 8, 8, 1)
+    plain = fc.export.to_plain(model, (8, 8, 1))
+    assert error(call(plain, images), call(model, images)) < TOLERANCE
+    assert shape is None or tuple(plain.input_shape) == shape
+
+
 def test_a_network_of_half_precision_becomes_one_of_float32(tmp_path):
     model = trained(fc.models.create("unet_fconv", depth=1, width=2, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)))
     images = images_for(model)
@@ -154,6 +188,14 @@ class Normed(nnx.Module):
 class Doubled(fc.LiftingFConv):
     def __call__(self, x):
         return 2 * super().__call__(x)
+
+
+class Several(nnx.Module):
+    def __init__(self):
+        self.conv = fc.LiftingFConv(1, 1, 3, 4, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return self.conv(x.reshape(x.shape[0], 2, 4, 8, 1)).mean(axis=(1, 2, 3))
 
 
 class Does(nnx.Module):
@@ -198,6 +240,7 @@ def masked():
         (lambda: fc.export.to_plain(made("lenet"), (32, 32, 1)), r"\(32, 32, 1\)\) must be \(28, 28, 1\)"),
         (lambda: fc.export.to_plain(made("lenet"), (28, 28)), r"must be \(height, width, channel\)"),
         (lambda: fc.export.to_plain(lambda x: x), "must be an nnx.Module"),
+        (lambda: fc.export.to_plain(Several(), (8, 8, 1)), "LiftingFConv over .* not with one batch axis"),
         (lambda: fc.export.to_onnx(made("lenet"), "/nowhere/model.onnx"), "cannot be written"),
         (lambda: fc.export.to_stablehlo(made("lenet"), platforms=("gpu",)), "must be some of cpu, cuda"),
     ],

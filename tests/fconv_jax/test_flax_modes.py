@@ -46,6 +46,15 @@ def test_hijax_variables_give_the_same_numbers(name):
             assert_close(y, expected)
 
 
+@every_layer
+def test_hijax_variables_have_shapes_without_numbers(name):
+    expected = nnx.state(made(name)[0], nnx.Param)
+    with nnx.var_defaults(hijax=True):
+        abstract = nnx.eval_shape(lambda: made(name)[0])
+    found = [leaf.shape for leaf in jax.tree.leaves(nnx.state(abstract, nnx.Param))]
+    assert found == [leaf.shape for leaf in jax.tree.leaves(expected)]
+
+
 def _is_variable(leaf):
     return isinstance(leaf, nnx.Variable)
 
