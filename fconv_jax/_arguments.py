@@ -96,8 +96,8 @@ def parameter(name, function, key, shape, dtype, facts):
         if not callable(function):
             raise
         raise ValueError(f"{rule}: {error}".partition("\n")[0]) from error
-    raw = values.value if isinstance(values, nnx.VariableMetadata) else values
-    if (found := getattr(raw, "shape", ())) != shape:
+    # Before it becomes a variable: under hijax that has no shape while it is traced.
+    if (found := getattr(getattr(values, "value", values), "shape", ())) != shape:
         raise ValueError(f"{rule}, not of shape {found}")
     return nnx.Param(values)
 
