@@ -13,6 +13,7 @@ mkdirSync(dist);
 cpSync(join(here, "src"), dist, { recursive: true, filter: (path) => !path.endsWith(".d.mts") });
 cpSync(join(here, "networks"), join(dist, "networks"), { recursive: true });
 for (const name of RUNTIME) cpSync(join(runtime, name), join(dist, "ort", name));
+cpSync(join(here, "onnxruntime-web.LICENSE"), join(dist, "ort", "LICENSE")); // its package has none
 
 /** @param {string} folder @returns {number} */
 const weigh = (folder) =>

@@ -1,7 +1,7 @@
 """Segmentation of synthetic cells: a U-Net of F-Conv layers (C8, D8) against plain convolutions of equal parameters.
 
-    python examples/segmentation.py            # three seeds of four networks: about 15 minutes on 2 cores
-    python examples/segmentation.py --quick    # a few steps, to see that it works
+    python -m examples.segmentation            # three seeds of four networks: about 15 minutes on 2 cores
+    python -m examples.segmentation --quick    # a few steps, to see that it works
 
 Rod-shaped cells lie among rods of the same size that are no cells: a cell has a bright rim and a darker inside, the
 others are filled.  In training all of them lie along the rows (within 8 degrees, as in a flow); in the rotated test set
@@ -12,6 +12,7 @@ Measured: Dice = 2 |A and B| / (|A| + |B|) of the pixels called cell and those t
 
 import argparse
 import pathlib
+import tempfile
 import time
 
 import jax
@@ -134,9 +135,10 @@ def draw(path, rows, models, sample):
     fig = plt.figure(figsize=(9, 5), layout="constrained")
     top, bottom = fig.subfigures(2, 1, height_ratios=(1.3, 1))
     axes = top.subplots()
-    for (name, results), colour in zip(rows.items(), colours, strict=True):
+    markers = ("o:", "s--", "^-.", "v-")
+    for (name, results), colour, marker in zip(rows.items(), colours, markers, strict=True):
         values = np.array([[result[angle] for angle in ANGLES] for result in results])
-        axes.plot(ANGLES, values.mean(0), "o-", color=colour, label=name)
+        axes.plot(ANGLES, values.mean(0), marker, color=colour, label=name)
     axes.set(xlabel="direction of the rods, degrees (training: 0)", ylabel="Dice", xticks=ANGLES)
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
@@ -155,8 +157,10 @@ def main(argv=None):
     """Trains, prints and writes."""
     command = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     command.add_argument("--quick", action="store_true", help="a few steps, one seed")
-    command.add_argument("--output", type=pathlib.Path, default=RESULTS, help="of the table and the figure")
+    command.add_argument("--output", type=pathlib.Path, help="of the table and the figure (default: results/ here)")
     options = command.parse_args(argv)
+    if options.output is None:  # what a quick run writes is no result
+        options.output = pathlib.Path(tempfile.mkdtemp()) if options.quick else RESULTS
     seeds, steps, count = ((0,), 2, 8) if options.quick else (SEEDS, STEPS, TEST)
     directions = np.random.default_rng(1).uniform(0, 360, count)
     tests = {"upright": data(count, 1, 0), "rotated": data(count, 2, directions)}

@@ -36,6 +36,7 @@ async function ask(pixels) {
 
 /** Makes a digit the one that is shown. @param {Float32Array} pixels @param {Element} [sample] its button */
 function take(pixels, sample) {
+  taken = true;
   upright.pixels = pixels;
   upright.answers = null;
   for (const button of byId("samples").children) button.setAttribute("aria-pressed", String(button === sample));
@@ -44,6 +45,7 @@ function take(pixels, sample) {
 
 let busy = false;
 let again = false;
+let taken = false;
 
 /** Shows the angle at once, the answers when they are there; of changes meanwhile, the last is answered. */
 async function update() {
@@ -52,12 +54,17 @@ async function update() {
   again = true;
   if (busy || !networks) return;
   busy = true;
-  while (again) {
-    again = false;
-    await answer();
+  try {
+    while (again) {
+      again = false;
+      await answer();
+    }
+    shown.settled = true;
+  } catch (error) {
+    byId("status").textContent = `No answer: ${error instanceof Error ? error.message : error}`;
+  } finally {
+    busy = false;
   }
-  busy = false;
-  shown.settled = true;
 }
 
 async function answer() {
@@ -88,7 +95,10 @@ function showAnswer(name, answer, whenUpright) {
   card.querySelector("output").textContent = digit ?? "–";
   const sure = answer && digit !== null ? `${Math.floor(100 * answer[digit])} % sure` : "";
   card.querySelector(".remark").textContent = digit === before ? sure : `${sure}\nupright: ${before}`;
-  [...card.querySelectorAll("li")].forEach((item, i) => item.style.setProperty("--share", answer ? answer[i] : 0));
+  [...card.querySelectorAll("li")].forEach((item, i) => {
+    item.style.setProperty("--share", answer ? answer[i] : 0);
+    item.setAttribute("aria-label", answer ? `${i}: ${Math.floor(100 * answer[i])} %` : String(i));
+  });
 }
 
 /** @param {number[]} probabilities */
@@ -112,7 +122,7 @@ function inWords(angle) {
 function sampleButton({ label, pixels }) {
   const button = document.createElement("button");
   button.type = "button";
-  button.ariaLabel = `digit ${label}`;
+  button.setAttribute("aria-label", `digit ${label}`);
   const small = document.createElement("canvas");
   const values = Float32Array.from(pixels, (level) => level / 255);
   paint(small, values);
@@ -142,7 +152,8 @@ async function start() {
   showAngle();
   const [plain, invariant] = await Promise.all(NAMES.map(load));
   networks = { plain, invariant };
-  if (drawing.strokes.length) update();
+  byId("status").removeAttribute("role"); // from here on it says milliseconds, which need not be read aloud
+  if (taken) update();
   else byId("samples").children[4].click();
 }
 

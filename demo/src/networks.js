@@ -1,10 +1,6 @@
 // The two networks, run by onnxruntime-web: WebAssembly in one thread from any static server, and in as many as there are
 // cores (four at most) where the server isolates the page, as `python -m experiments.demo` does.
-import * as ort from "./ort/ort.wasm.min.mjs";
 import { SIZE } from "./prepare.js";
-
-ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 4) : 1;
-ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
 
 /**
  * Loads a network: a function from the pixels of one image to the probabilities of the ten digits.
@@ -13,6 +9,9 @@ ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
  * @returns {Promise<(pixels: Float32Array) => Promise<number[]>>}
  */
 export async function load(name) {
+  const ort = await import("./ort/ort.wasm.min.mjs"); // here, so that a failure can be shown
+  ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 4) : 1;
+  ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
   const response = await fetch(new URL(`./networks/${name}.onnx`, import.meta.url));
   if (!response.ok) throw new Error(`networks/${name}.onnx: ${response.status}`);
   // Filters are stored as coefficients; the session expands them once, when it is made.

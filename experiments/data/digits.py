@@ -39,7 +39,8 @@ def read(path: Path) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            # Not by path: Pillow then maps an uncompressed TIFF, of the wrong shape where its EXIF rotates it.
+            with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
                 frames = getattr(image, "n_frames", 1)
                 if frames > 1 and image.format != "MPO":  # a telephone's JPEG, with a preview
                     raise DataError(f"holds {frames} images: save the one that is meant")
@@ -61,11 +62,11 @@ def read(path: Path) -> np.ndarray:
 def _levels(image):
     """Grey levels of an image of any mode, averaged down."""
     if image.mode[0] in "IF":
-        values = _averaged(np.asarray(image, np.float32))
+        values = _averaged(np.asarray(image, np.float64))
         low, high = float(values.min()), float(values.max())
         if not np.isfinite([low, high]).all():
             raise DataError("holds pixels that are not numbers")
-        return (values - low) / max(high - low, 1e-30)
+        return ((values - low) / max(high - low, 1e-30)).astype(np.float32)
     if not image.has_transparency_data:
         return _averaged(np.asarray(image.convert("RGB").convert("L"))) / np.float32(255)
     image = image.convert("RGBA")
@@ -84,7 +85,8 @@ def _averaged(values):
     k = -(-max(values.shape) // _MOST)
     height, width = (max(size // k, 1) for size in values.shape)
     values = values[: height * k, : width * k]
-    return values.reshape(height, -1, width, values.shape[1] // width).mean((1, 3), dtype=np.float32)
+    blocks = values.reshape(height, -1, width, values.shape[1] // width)
+    return blocks.mean((1, 3), dtype=np.promote_types(values.dtype, np.float32))
 
 
 def _border(values):
@@ -93,7 +95,7 @@ def _border(values):
 
 def prepare(grey: np.ndarray) -> np.ndarray:
     """Returns the digit of an image `[height, width]`, all 0 to 1, as float32 `[28, 28]`; zeros if there is no ink."""
-    strokes = ink(_averaged(grey))
+    strokes = ink(_averaged(np.asarray(grey, np.float32)))
     return fit(strokes) if strokes.any() else np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.float32)
 
 

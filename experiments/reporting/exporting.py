@@ -30,7 +30,9 @@ def export(
       InputError: no such run, format's package or seed, or what the format cannot hold.
     """
     name, run_dir = str(run_dir), Path(run_dir)
-    if not (run_dir / "best").exists() and (name in pretrained.SHIPPED or (run_dir / pretrained.SUMS).exists()):
+    if not (run_dir / "best").exists() and (
+        name in pretrained.SHIPPED or (run_dir / pretrained.SUMS).exists() or not ("/" in name or run_dir.exists())
+    ):
         if seed is not None:
             raise InputError(f"{name} is one network: --seed is for runs")
         try:

@@ -36,7 +36,8 @@ def plot_features(path: Path, rows: dict[str, list[tuple[str, np.ndarray]]]) -> 
     for index, (line, (name, maps)) in enumerate(zip(axes, rows.items(), strict=True)):
         limit = max(np.abs(values).max() for _, values in maps[2:])
         for column, (axis, (title, values)) in enumerate(zip(line, maps, strict=False)):
-            axis.imshow(values, **({"cmap": "gray"} if column < 2 else {"cmap": "RdBu", "vmin": -limit, "vmax": limit}))
+            grey = {"cmap": "gray", "vmin": 0, "vmax": 1}
+            axis.imshow(values, **(grey if column < 2 else {"cmap": "RdBu", "vmin": -limit, "vmax": limit}))
             axis.set(xticks=[], yticks=[], title=title if index == 0 else "")
             axis.spines[:].set_visible(False)
         line[0].set_ylabel(name)
@@ -105,7 +106,7 @@ def plot_six_nine(path: Path, confusions: dict[str, np.ndarray], cells: Iterable
         taken, rest = rows[:, other], 1 - rows[:, digit] - rows[:, other]
         axis.barh(names, taken, color=ORANGE, label=f"read as {other}")
         axis.barh(names, rest, left=taken, color=GREY, alpha=0.6, label="read as another digit")
-        axis.set(title=f"Errors on the digit {digit}", xlabel="share of the test digits")
+        axis.set(title=f"Errors on the digit {digit}", xlabel="share of this digit's test images")
         axis.grid(False, axis="y")
         axis.legend(loc="lower right")
     axes[0].set_xlim(0, None)

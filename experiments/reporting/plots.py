@@ -9,7 +9,7 @@ from matplotlib import pyplot
 from matplotlib.ticker import MaxNLocator
 
 from experiments.reporting import tables
-from experiments.reporting.style import BLUE, INK, ORANGE, label_ends, line_of, save
+from experiments.reporting.style import BLUE, GREY, INK, ORANGE, label_ends, line_of, save
 from experiments.settings import REPORT_MODELS
 
 _FEW_EPOCHS = 8  # below, each epoch is a point
@@ -72,6 +72,8 @@ def plot_angle_lines(path: Path, lines: dict[tuple, tuple[np.ndarray, np.ndarray
                 drawn += axis.plot(angles, accuracy.mean(0), label=label, **line_of(label))
         axis.set(title=f"{dataset}, setting {setting}", ylim=(0, 1), xticks=range(-180, 181, 90))
         label_ends(axis, drawn, gap=0.08)
+    for axis in axes.flat[max(len(panels) - columns, 0) : len(panels)]:  # the lowest of each column
+        axis.tick_params(labelbottom=True)
     figure.supxlabel("angle of all test images (degrees)", fontsize=10)
     figure.supylabel("test accuracy", fontsize=10)
     save(figure, path, digests(cells))
@@ -90,12 +92,12 @@ def plot_audit(path: Path, title: str, report, digest: str | None = None) -> Non
     for (label, row), style in zip(values.items(), ("o-", "s--", "^--", ":"), strict=False):
         row = np.maximum(np.array(row, dtype=float), floor)
         lines += axis.plot(at, row, style, label=label, markersize=4)
-    axis.set(yscale="log", ylabel="relative", title=title, ylim=(floor / 2, 4))
+    axis.set(yscale="log", ylabel="relative error (dotted: change with the image)", title=title, ylim=(floor / 2, 4))
     axis.set_xticks(at, [stage.name for stage in stages], rotation=60, ha="right", fontsize=8)
     for i, stage in enumerate(stages):
         if stage.reason:
-            axis.axvline(i, color=ORANGE, alpha=0.3, linewidth=6)
-            axis.get_xticklabels()[i].set(color=ORANGE, fontweight="bold")
+            axis.axvline(i, color=GREY, alpha=0.3, linewidth=6)
+            axis.get_xticklabels()[i].set(fontweight="bold")
     label_ends(axis, lines)
     save(figure, path, digest)
 

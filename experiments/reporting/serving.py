@@ -1,5 +1,6 @@
 """A server of the page in demo/dist, on this machine alone."""
 
+import contextlib
 import functools
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,6 +30,11 @@ class Handler(SimpleHTTPRequestHandler):
 
     def log_message(self, *_):
         """Says nothing."""
+
+    def copyfile(self, source, outputfile):
+        """Sends a file; a browser that goes away meanwhile is no error."""
+        with contextlib.suppress(ConnectionError):
+            super().copyfile(source, outputfile)
 
 
 def serve(port: int) -> None:

@@ -77,6 +77,8 @@ def test_a_network_that_ships_is_exported(tmp_path, capfd):
     (tmp_path / "changed" / "model.safetensors").write_bytes(b"changed")
     words = (export.main, tmp_path / "changed", "--format", "onnx", "--output", tmp_path / "z")
     helpers.assert_refused(capfd, tmp_path, helpers.call, *words, says="does not have its checksum")
+    words = (export.main, "nope", "--format", "onnx", "--output", tmp_path / "z")
+    helpers.assert_refused(capfd, tmp_path, helpers.call, *words, says="must be a folder of save_pretrained, or one of")
     words = (export.main, name, "--format", "stablehlo", "--output", tmp_path / "no" / "where")
     helpers.assert_refused(capfd, tmp_path, helpers.call, *words, says="cannot be written")
     words = (export.main, name, "--format", "safetensors", "--output", tmp_path / "y")

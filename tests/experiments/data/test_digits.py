@@ -111,6 +111,9 @@ def test_other_formats(kind, tmp_path):
 def test_a_photograph_is_rotated_by_its_exif(orientation, undo, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = orientation
+    rotated = drawing().crop((0, 0, 280, 300)).rotate(undo, expand=True)  # not square
+    rotated.save(tmp_path / "plain.tif", tiffinfo={0x0112: orientation})  # not compressed: Pillow maps it by its path
+    assert digits.read(tmp_path / "plain.tif").shape == (300, 280)
     assert_alike(read(tmp_path, drawing().rotate(undo, expand=True), "image.jpg", exif=exif, quality=90))
     with pytest.raises(AssertionError):  # negative control
         assert_alike(read(tmp_path, drawing().rotate(undo, expand=True), "image.jpg", quality=90))
