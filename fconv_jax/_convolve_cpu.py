@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from fconv_jax._checks import below
+from fconv_jax._precision import computing_type
 
 FEW_INPUTS, MANY_INPUTS, WINOGRAD_CHANNELS = 80, 800, 16
 WHOLE_BATCH, CHUNK_IMAGES = 32, 8
@@ -130,8 +131,8 @@ def along_kernel(x, kernel, *, strides, width):
         if not isinstance(x.shape[0], int) or x.shape[0] <= WHOLE_BATCH:  # no number: a symbol of `jax.export`
             return of_some(x, y)
         chunks = tuple(_in_chunks(array) for array in (x, y))
-        zero = jnp.zeros(kernel.shape, jnp.promote_types(y.dtype, jnp.float32))
-        total = jax.lax.scan(lambda total, chunk: (total + of_some(*chunk), None), zero, chunks)[0]
+        zero = jnp.zeros(kernel.shape, computing_type(y.dtype))
+        total = jax.lax.scan(lambda total, chunk: (total + of_some(*chunk).astype(zero.dtype), None), zero, chunks)[0]
         return total.astype(y.dtype)
 
     return jax.linear_transpose(gradient, y)(kernel)[0]

@@ -32,7 +32,7 @@ def decoded(value: Any) -> Any:
     """An option as `create` takes it."""
     if isinstance(value, dict) and len(value) == 1 and (kind := _OPTIONS.get(next(iter(value)))):
         return kind(**next(iter(value.values())))
-    return value
+    return tuple(map(decoded, value)) if isinstance(value, list) else value  # JSON has no tuples
 
 
 def differing(model: nnx.Module, made: nnx.Module) -> str:

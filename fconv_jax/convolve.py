@@ -223,7 +223,7 @@ def conv_general_dilated(lhs, rhs, window_strides, padding, *, dimension_numbers
         and min(widths) >= 0
         and len(set(window_strides)) == 1
         and rhs.shape[0] == rhs.shape[1]
-        and all(size + 2 * max(widths) >= rhs.shape[0] for size in lhs.shape[1:3])
+        and not any(below(size + 2 * max(widths), rhs.shape[0]) for size in lhs.shape[1:3])
     ):
         return convolve(lhs, rhs, strides=int(window_strides[0]), padding=int(widths.pop()))
     return jax.lax.conv_general_dilated(

@@ -73,7 +73,7 @@ def _check(name, options):
     made, fixed = getattr(MODELS[name], "func", MODELS[name]), getattr(MODELS[name], "args", ())
     own = inspect.signature(made.__init__ if isinstance(made, type) else made).parameters
     own = list(own)[len(fixed) + isinstance(made, type) :]  # without self, and what the table fixes
-    takes = [*[option for option in own if option != "options"], *_OF_LAYERS * ("options" in own)]
+    takes = [*[option for option in own if option not in ("options", "fconv")], *_OF_LAYERS * ("options" in own)]
     for option, value in options.items():
         if option not in takes:
             raise ValueError(f"{option} (={value!r}) must be an option of {name}, one of {', '.join(takes)}")

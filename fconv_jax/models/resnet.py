@@ -26,7 +26,7 @@ class ResNet(ImageModel):
       group: a `Group`, or t; `None` for the plain twin, see `plain_twin`.
       width: features of the first stage.
       large: the stem for large images, 7 x 7 and two halvings, in place of 3 x 3.
-      norm: `"batch"` or `"layer"`, see `field_norm`.
+      norm: `"batch"` or `"layer"`, see `field_norm`; `None`: biases in its place.
       init: `"report"` and `"he"` are the same here: `initializers.he_smooth`.
       **options: of the layers, such as `basis` or `dtype`.
 
@@ -41,7 +41,7 @@ class ResNet(ImageModel):
         group: Group | int | None = 8,
         width: int = 8,
         large: bool = False,
-        norm: str = "batch",
+        norm: str | None = "batch",
         init: str = "report",
         rngs: nnx.Rngs,
         **options,
@@ -55,7 +55,7 @@ class ResNet(ImageModel):
         for stage in range(4):
             for number in range(2):
                 after, strides = width * 2**stage, 2 if stage and not number else 1
-                blocks.append(ResidualBlock(before, after, 3, group, strides=strides, use_bias=False, **options))
+                blocks.append(ResidualBlock(before, after, 3, group, strides=strides, use_bias=norm is None, **options))
                 before = after
         self.blocks = nnx.List(blocks)
         types = {name: options[name] for name in ("dtype", "param_dtype", "precision") if name in options}

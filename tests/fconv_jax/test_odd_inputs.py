@@ -57,6 +57,38 @@ def test_edsr_computes_in_half_precision_under_strict_types():
     np.testing.assert_array_equal(found, expected)
 
 
+def test_gradients_of_half_precision_in_large_batches_under_strict_types():
+    layer = fc.LiftingFConv(2, 2, 3, 4, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    images = noise(40, 5, 5, 2).astype(jnp.bfloat16)
+    loss = nnx.grad(lambda layer, x: (layer(x) ** 2).sum().astype(jnp.float32))
+    expected = loss(layer, images)
+    with jax.numpy_dtype_promotion("strict"):
+        found = loss(layer, images)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_nnx_conv_with_our_convolution_is_exported_for_any_size():
+    conv = nnx.Conv(
+        1, 2, (5, 5), padding=((0, 0), (0, 0)), conv_general_dilated=fc.conv_general_dilated, rngs=nnx.Rngs(0)
+    )
+    sizes = jax.export.symbolic_shape("b,h,w")
+    images = jax.ShapeDtypeStruct((*sizes, 1), jnp.float32)
+    exported = jax.export.export(jax.jit(lambda x: conv(x)))(images)
+    x = noise(2, 9, 7, 1)
+    np.testing.assert_allclose(exported.call(x), conv(x), atol=1e-6)
+
+
+def test_a_resnet_without_norms_has_biases():
+    model = fc.models.create("resnet18_fconv", width=1, group=4, norm=None, rngs=nnx.Rngs(0))
+    assert model.blocks[0].conv1.bias is not None
+
+
+@pytest.mark.parametrize("name", ["lenet", "lenet_fconv", "alexnet_fconv"])
+def test_a_networks_name_says_what_its_convolutions_are(name):
+    with pytest.raises(ValueError, match=r"fconv .* must be an option of"):
+        fc.models.create(name, fconv="fconv" not in name, rngs=nnx.Rngs(0))
+
+
 @pytest.mark.parametrize("name", ["layer", "facts"])
 def test_an_initialiser_of_ones_own_gets_the_layers_facts(name):
     he = fc.initializers.he()

@@ -88,3 +88,12 @@ def test_what_is_no_network_config_or_card_is_named(tmp_path):
     for wrong in ((jnp.tanh, {"model": "lenet"}, "card"), (model, None, "card"), (model, {"model": "lenet"}, None)):
         with pytest.raises(ValueError, match="must be an nnx"):
             save_pretrained(wrong[0], tmp_path / "x", config=wrong[1], card=wrong[2])
+
+
+def test_options_that_are_pairs_come_back_as_pairs(tmp_path):
+    options = {"width": 2, "blocks": 1, "group": 4, "precision": ("high", "highest")}
+    model = fconv_jax.models.create("edsr_fconv", rngs=nnx.Rngs(1), **options)
+    fconv_jax.save_pretrained(model, tmp_path / "net", config={"model": "edsr_fconv", "options": options}, card="c")
+    found = fconv_jax.from_pretrained(tmp_path / "net")
+    assert found.lift.precision == model.lift.precision
+    assert nnx.graphdef(found) == nnx.graphdef(model)
