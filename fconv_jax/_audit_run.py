@@ -84,12 +84,17 @@ class Run(Walk):
         own = _least(self.own_error(stage, ins, x, outs, groups) for groups in self.fitting(stage))
         # NaN where an image becomes a field without this rotation, or a map one that is not square.
         no_map = math.isnan(own) and not _is_oblong(x) and (len(x.shape) == 4 or any(map(_is_oblong, outs)))
-        lost = own > _rounding(x, *outs) or no_map
+        lost = own > _rounding(x, *outs) or no_map or self.loses(ins, outs)
         why = self.why(stage, ins, x, outs, inner) if lost else ""
         from_field = getattr(stage.stage, "_from_field", None)  # an F-Conv layer, which takes any number of batch axes
         is_cut = from_field is not None and _is_cut(x, len(x.shape) - (4 if from_field else 3))
         self.report(stage.name + self.suffix, x, outs, own, why, is_cut=is_cut)
         return outs
+
+    def loses(self, ins, outs):
+        """Whether a stage gets what is rotated and gives what is not, far above rounding: noise may not show it."""
+        kept = all(self.error(value, 1) <= _rounding(value) for value in ins if value.depends)
+        return kept and any(self.error(out, 1) > _FAR * _rounding(out) for out in outs)
 
     def fitting(self, stage):
         """The choices of groups in which a layer's own group is chosen."""
@@ -98,21 +103,35 @@ class Run(Walk):
 
     def own_error(self, stage, ins, x, outs, groups):
         """The error of a stage alone; NaN if its input cannot be rotated."""
-        on_noise = self.on_noise(stage, ins, x, groups)
-        if not on_noise or any(map(_is_oblong, [x, *outs])):
-            return math.nan
-        return _most(self.error(y, 1, choices=[groups]) for y in each(stage.function, on_noise))
+        found = []
+        # Two images of noise; all, for a stage that needs the whole batch; the real ones, where noise has no logarithm.
+        for count in (2, x.shape[0], 0):
+            on_noise = self.on_noise(stage, ins, x, groups, count)
+            if not on_noise or any(map(_is_oblong, [x, *outs])):
+                return math.nan
+            try:
+                found = each(stage.function, on_noise)
+            except (TypeError, ValueError):
+                if count != 2:
+                    raise
+                continue
+            if _are_finite(found) or not _are_finite(outs):
+                break
+        return _most(self.error(y, 1, choices=[groups]) for y in found)
 
-    def on_noise(self, stage, ins, x, groups, few=True):
-        """A stage's inputs with white noise for x, upright and rotated; `None` if they cannot be rotated."""
+    def on_noise(self, stage, ins, x, groups, count=2):
+        """A stage's inputs, upright and rotated, with `count` images of white noise for x (0: x itself).
+
+        `None` if they cannot be rotated.
+        """
         noise = x.lane(0)
-        if jnp.issubdtype(noise.dtype, jnp.floating):  # other inputs belong to the whole batch
-            count = 2 if few and len(ins) - stage.first == 1 else x.shape[0]
+        if count and jnp.issubdtype(noise.dtype, jnp.floating):  # other inputs belong to the whole batch
+            count = count if len(ins) - stage.first == 1 else x.shape[0]
             noise = draw(jax.random.normal, jax.random.key(self.calls), (count, *x.shape[1:]), noise.dtype)
         given = [noise if value is x else value.lane(0) for value in ins]
         try:
             rotated = [
-                moved(y, 90, *self.known(y, groups)) if value is x or (value.depends and y.ndim in (4, 5)) else y
+                moved(y, 90, *self.known(y, groups)) if value is x or (value.depends and _turns(y, groups)) else y
                 for value, y in zip(ins, given, strict=True)
             ]
         except ValueError:
@@ -121,10 +140,10 @@ class Run(Walk):
 
     def why(self, stage, ins, x, outs, inner):
         """The reason why a stage breaks quarter turns."""
-        if not all(bool(jnp.isfinite(out.lane(0)).all()) for out in outs):
+        if not _are_finite(outs):
             return NOT_FINITE
         words = of_layer(stage, x.shape, outs[0].shape)
-        on_noise = self.on_noise(stage, ins, x, self.fitting(stage)[0], few=False)
+        on_noise = self.on_noise(stage, ins, x, self.fitting(stage)[0], count=x.shape[0])
         if words or not inner or not on_noise:
             return words or of_cause(Cause.of(stage.stage, x, ins) if inner is None else None, outs[0].shape)
         run = Run(self.net)
@@ -182,6 +201,18 @@ class Run(Walk):
 
 
 _FITS = 0.1  # far above rounding, far below the error of a field that is read as one of another group
+
+
+_FAR = 100.0
+
+
+def _are_finite(values):
+    return all(bool(jnp.isfinite(value.lane(0)).all()) for value in values)
+
+
+def _turns(x, groups):
+    """Whether an array beside a stage's first one is a map, or a field after pooling over space."""
+    return x.ndim in (4, 5) or (x.ndim == 3 and x.shape[1] in groups)
 
 
 def _least(errors):

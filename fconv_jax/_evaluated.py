@@ -38,13 +38,20 @@ def constant(equation, ins) -> list:
 def activation(name: str, inner, ins, of_images: list[bool]) -> str:
     """The name of the `nnx` function that a program of one array computes, judged by its values; "" if unknown."""
     name = {"relu": "relu", "elu": "elu"}.get(name, "")
-    if not name or sum(of_images) != 1:
+    if not name or sum(of_images) != 1 or len(inner.out_avals) != 1:
         return ""
-    kind = next(var.aval.dtype for var, moves in zip(inner.jaxpr.invars, of_images, strict=True) if moves)
+    moving = inner.in_avals[of_images.index(True)]
+    numbers = all(moves or np.size(x) == 1 for x, moves in zip(ins, of_images, strict=True))
+    if not numbers or inner.out_avals[0].shape != moving.shape:
+        return ""
+    kind = moving.dtype
     sample = jnp.concatenate([jnp.linspace(-3, 3, 13), jnp.asarray([-1e4, -50, -7, 7, 50, 1e4])]).astype(kind)
     # The equations expect the network's shapes: `_run` skips broadcasts, so that they accept the sample.
-    y = _run(inner, [sample if moves else x for x, moves in zip(ins, of_images, strict=True)])[0]
-    return name if jnp.allclose(y, UNARY[name](sample), atol=1e-6) else ""
+    try:
+        y = _run(inner, [sample if moves else x for x, moves in zip(ins, of_images, strict=True)])[0]
+    except Exception:  # not one number after another: jax may say so in any way
+        return ""
+    return name if jnp.shape(y) == sample.shape and jnp.allclose(y, UNARY[name](sample), atol=1e-6) else ""
 
 
 def _run(program, arguments):

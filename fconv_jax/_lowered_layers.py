@@ -142,6 +142,8 @@ def _over_elements(name, weights):
     """`[before, after]` over the group axis, of the function's options, as a dense layer at each pixel."""
 
     def lower(lowering, options, x, out):
+        if len(x.shape) not in (3, 5):
+            raise NotPlainError(f"{name} of {x.shape}, not of a field, has no plain form yet")
         matrix = np.kron(weights(options), np.eye(x.shape[-1])).astype(np.float32)
         sizes = {"in_features": matrix.shape[0], "out_features": matrix.shape[1], "use_bias": False}
         return lowering.layer(name, ["Linear", sizes], {"kernel": matrix}, x, out)

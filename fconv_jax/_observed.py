@@ -7,6 +7,14 @@ from collections.abc import Callable
 listener: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("listener", default=None)
 
 
+def tell(*groups) -> None:
+    """Tells the program that is being traced, if one is, of groups that perhaps no layer of it has."""
+    hears = listener.get()
+    known = {} if hears is None else hears.__self__.groups
+    for group in groups:
+        known[group.order] = tuple(dict.fromkeys((*known.get(group.order, ()), group)))
+
+
 def observed(function: Callable, always: bool = True) -> Callable:
     """The function itself, which becomes one equation where a network is traced by `Program`.
 

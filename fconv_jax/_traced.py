@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import ClosedJaxpr, Literal
 
 from fconv_jax._observed import listener
@@ -183,7 +184,7 @@ class Program:
         def run(images):
             net = nnx.merge(graphdef, state, copy=True)
             _name_layers(net)
-            stages = None if every else _named(getattr(net, "stages", None))
+            stages = None if every else named(getattr(net, "stages", None))
             if stages is None:
                 return net(images)
             for name, stage in stages:
@@ -192,7 +193,8 @@ class Program:
 
         token = listener.set(self._stage)
         try:
-            self.jaxpr, self.output = jax.make_jaxpr(run, return_shape=True)(images)
+            with set_xla_metadata(program=str(next(_serial))):  # no function comes from the cache, unheard
+                self.jaxpr, self.output = jax.make_jaxpr(run, return_shape=True)(images)
         finally:
             listener.reset(token)
 
@@ -247,7 +249,7 @@ class Program:
         return jax.jit(run)(*arrays)
 
 
-def _named(stages):
+def named(stages: Any) -> Any:
     """A network's pairs (name, callable); `None` if its attribute `stages` is something else."""
     if not isinstance(stages, list | tuple) or not all(
         isinstance(each, list | tuple) and len(each) == 2 for each in stages

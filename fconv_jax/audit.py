@@ -6,6 +6,7 @@ The network is traced once; the equations of its program then work on the images
 """
 
 import dataclasses
+import functools
 import math
 import warnings
 from typing import Any
@@ -17,7 +18,7 @@ from flax import nnx
 
 from fconv_jax._audit_run import Run, StageReport
 from fconv_jax._checks import finite, whole
-from fconv_jax._traced import Program
+from fconv_jax._traced import Program, named
 from fconv_jax.group import groups_in
 from fconv_jax.layers import EquivarianceWarning
 from fconv_jax.reasons import NOT_FINITE
@@ -68,7 +69,9 @@ class Audit:
             found.append("the output is exact nevertheless: the last stages do not depend on what is lost")
         last = self.stages[-1] if self.stages else None
         unknown = "are not measured at the output, whose axes do not say how it rotates: give its kind="
-        found = found or [f"quarter turns {unknown if last and math.isnan(last.error) else 'are exact'}"]
+        lost = last and last.error > last.tolerance
+        exact = "are lost, at no single stage" if lost else "are exact"
+        found = found or [f"quarter turns {unknown if last and math.isnan(last.error) else exact}"]
         if mirrors:
             lost = next((stage.name for stage in self.stages if stage.breaks_mirrors), None)
             exact = unknown if last and math.isnan(last.mirror_error) else "are exact"
@@ -111,7 +114,7 @@ def audit(
     'flatten'
     """
     images, angles = _checked_images(input_shape, images), _checked_angles(angles)
-    if not getattr(model, "stages", True):
+    if named(getattr(model, "stages", None)) in ([], ()):
         raise ValueError("the network's stages are empty")
     check_images = getattr(model, "_check_images", None)
     if check_images is not None:
@@ -127,22 +130,22 @@ def _audited(model, images, angles, margin, kind):
     lanes = [images, moved(images, 90), disk, *(moved(disk, angle) for angle in angles)]
     mirrored = any(group.reflections for groups in groups_in(model).values() for group in groups)
     lanes = (*lanes, mirror_image(images)) if mirrored else tuple(lanes)
-    net = Program(model, images)
+    net, step = Program(model, images), functools.partial(_updated, np.random.default_rng(0))
     stages = Run(net, angles, margin, mirrored).network(lanes, kind)
     broken = {stage.name for stage in stages if stage.reason}
     notes = [
         f"{stage.name} keeps quarter turns with these parameters only, not after an update: {stage.reason}"
-        for stage in Run(net.updated(_updated)).network(lanes[:2], kind)
+        for stage in Run(net.updated(step)).network(lanes[:2], kind)
         if stage.reason not in ("", NOT_FINITE) and stage.name not in broken
     ]
     return Audit(tuple(stages), tuple(notes))
 
 
-def _updated(leaf, is_statistic):
+def _updated(random, leaf, is_statistic):
     """An array after a small random step, which makes equal numbers differ; a variance must not become negative."""
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return leaf
-    random, spread = np.random.default_rng(0), float(np.std(np.asarray(leaf, np.float32)))
+    spread = float(np.std(np.asarray(leaf, np.float32)))
     either = spread and not is_statistic
     step = random.normal(size=leaf.shape) * spread if either else random.uniform(size=leaf.shape) * (spread or 1.0)
     return leaf + jnp.asarray(0.1 * step, leaf.dtype)

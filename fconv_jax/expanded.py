@@ -24,8 +24,8 @@ class ExpandedFConv(_FConv):
             if name not in ("coefficients", "bias") and not name.startswith("_"):
                 setattr(self, name, value)
         self._from_field, self._to_field = layer._from_field, layer._to_field  # pyright: ignore
-        self.kernel = nnx.Param(layer.filter())
-        self.bias = None if layer.bias is None else nnx.Param(layer.bias[...])
+        self.kernel = type(layer.coefficients)(layer.filter())  # a frozen layer's variables are no `Param`
+        self.bias = None if layer.bias is None else type(layer.bias)(layer.bias[...])
 
     def filter(self) -> jax.Array:
         """Returns the kernel."""

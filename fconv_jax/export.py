@@ -55,7 +55,7 @@ def to_plain(model: nnx.Module, input_shape: tuple[int, int, int] | None = None)
         return nnx.clone(model)
     with _one_program():
         lowering = _lowering.lowered(model, shape, any_size)
-    network = PlainNetwork(json.dumps(lowering.description()))
+    network = PlainNetwork(json.dumps(lowering.description(), default=int))
     for name, arrays in lowering.arrays.items():
         for kind, array in arrays.items():
             getattr(network.layers[name], kind)[...] = jnp.asarray(array)

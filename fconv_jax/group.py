@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from fconv_jax._checks import whole
-from fconv_jax._observed import observed
+from fconv_jax._observed import observed, tell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +130,7 @@ def restrict(field: jax.Array, group: Group | int, subgroup: Group | int) -> jax
     """
     group = as_group(group)
     cosets = group.cosets(subgroup)
+    tell(group, as_group(subgroup))
     if field.ndim < 2 or field.shape[-2] != group.order:
         raise ValueError(f"field of shape {field.shape} must be [..., {group.order}, channel] for {group}")
     # One slice for each element: an indexed array would need its sharding said on explicit meshes.

@@ -17,7 +17,7 @@ from experiments.runs.plan import planned
 from experiments.runs.results import versions
 from experiments.runs.train import Draw, train_planned
 from experiments.settings import FIELDS, LADDER_DATASET, MODELS, RUNGS, SETTINGS
-from experiments.training.devices import device_name
+from experiments.training.devices import are_several, device_name
 
 PROTOCOL = ("seeds", "epochs", "batch_size", "learning_rate")
 """What the rungs of a ladder have in common."""
@@ -37,6 +37,8 @@ def climb(model: str, protocol: dict, folder: Path, data_dir: str | None, comman
     Raises:
       InputError: a folder that cannot be written, or holds rungs of another protocol.
     """
+    if are_several():
+        raise InputError("a ladder is made by one process, and this is one of several")
     name = MODELS[model].ladder or model
     file = file_of(folder, name)
     contents = _started(file, name, protocol, command)

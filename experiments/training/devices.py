@@ -85,20 +85,22 @@ def layout(model: str, num_seeds: int, batch_size: int, *, seed_map: str = "auto
     if seed_map not in SEED_MAPS:
         raise ValueError(f"seed map (={seed_map!r}) must be one of {', '.join(SEED_MAPS)}")
     large, cpu = _is_large(model), jax.default_backend() == "cpu"
+    mesh_shape = _mesh_shape(num_seeds, jax.device_count(), jax.process_count(), split_batch=not has_stats)
+    share = -(-batch_size // mesh_shape[1])  # of one device
     # On a CPU, a slice's arrays stay in the cache; on a GPU, those of five large networks fit its memory.
     slice_size = (64 if large else 16) if cpu else (1024 if large else None)
     together = 2 if cpu and not large else 1
-    if has_stats or (slice_size is not None and slice_size >= batch_size):
+    if has_stats or (slice_size is not None and slice_size >= share):
         slice_size = None
     if slice_size is not None:
-        rounds = -(-batch_size // (slice_size * together))
-        slice_size = -(-batch_size // (rounds * together))  # equal slices: a batch of 100 is 8 x 13
+        rounds = -(-share // (slice_size * together))
+        slice_size = -(-share // (rounds * together))  # equal slices: a batch of 100 is 8 x 13
     return Layout(
         seed_map=("loop" if cpu else "vmap") if seed_map == "auto" else seed_map,
         slice_size=slice_size,
-        eval_size=250 if cpu else 5000,
+        eval_size=250 if cpu else 1000 if has_stats else 5000,  # those with statistics are large, and never cut
         steps_per_call=1 if cpu else 64,
-        mesh_shape=_mesh_shape(num_seeds, jax.device_count(), split_batch=not has_stats),
+        mesh_shape=mesh_shape,
         slices_together=together,
         unrolled=cpu and has_stats,
     )
@@ -143,10 +145,10 @@ def _is_large(model):
     return model in MODELS and MODELS[model].large
 
 
-def _mesh_shape(num_seeds, num_devices, split_batch):
+def _mesh_shape(num_seeds, num_devices, num_processes, split_batch):
     """Devices along ("seed", "data"): whole seeds where they divide, the rest shares batches."""
     if not split_batch:
-        return min(num_devices, num_seeds), 1
+        return max(min(num_devices, num_seeds), num_processes), 1  # each process computes something
     along_seeds = max(s for s in range(1, num_devices + 1) if num_devices % s == 0 and num_seeds % s == 0)
     return along_seeds, num_devices // along_seeds
 

@@ -53,6 +53,15 @@ def _keep_gloo_silent():
     os.close(nowhere)
 
 
+def devices(number: int) -> list:
+    """Devices of all processes; of fewer than all, each process has its share."""
+    found = jax.devices()
+    if number < len(found):
+        own = {process: [each for each in found if each.process_index == process] for process in range(len(found))}
+        found.sort(key=lambda each: (own[each.process_index].index(each), each.process_index))
+    return found[:number]
+
+
 def is_first() -> bool:
     """Whether this process is the one that writes files and speaks to the user."""
     return jax.process_index() == 0

@@ -40,7 +40,7 @@ class Programs:
         self.num_seeds, self.batch_size = len(seeds), batch_size
         self.optimizer = steps.Adam(learning_rate, **optimizer)
         shape = layout.mesh_shape
-        devices = np.asarray(jax.devices()[: shape[0] * shape[1]]).reshape(shape)
+        devices = np.asarray(processes.devices(shape[0] * shape[1])).reshape(shape)
         self.mesh = jax.sharding.Mesh(devices, ("seed", "data"))
         padded = list(seeds) + [seeds[-1]] * (-len(seeds) % shape[0])
         self.seeds = processes.place(np.asarray(padded, np.uint32), self.sharding)

@@ -2,11 +2,13 @@
 
 import math
 import os
+import types
 import warnings
 
 import jax
 import pytest
 
+from experiments.training import processes
 from experiments.training.devices import configure, device_name, layout, num_at_once
 
 
@@ -52,6 +54,25 @@ def test_meshes_use_all_devices(gpu, devices, seeds):
     assert along_seeds == math.gcd(devices, seeds)
     # A batch that must stay whole is not spread.
     assert layout("fconv_mnist", seeds, 256, has_stats=True).mesh_shape == (min(devices, seeds), 1)
+
+
+@pytest.mark.parametrize(("devices", "batch_size", "slices"), [(8, 4096, 1), (2, 4096, 2), (16, 4096, 1), (1, 4096, 4)])
+def test_each_device_computes_its_share_of_a_batch_and_no_more(gpu, devices, batch_size, slices):
+    gpu(devices)
+    made = layout("alexnet_fconv", 1, batch_size)
+    assert made.mesh_shape == (1, devices)
+    assert (made.slice_size or batch_size // devices) * slices * devices == batch_size
+
+
+def test_each_process_has_a_device_where_seeds_are_few(gpu, monkeypatch):
+    gpu(16)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert layout("fconv_mnist", 5, 16, has_stats=True).mesh_shape == (5, 1)
+    assert layout("fconv_mnist", 1, 16, has_stats=True).mesh_shape == (2, 1)
+    found = [types.SimpleNamespace(process_index=i // 8, id=i) for i in range(16)]
+    monkeypatch.setattr(jax, "devices", lambda: list(found))
+    assert [each.id for each in processes.devices(5)] == [0, 8, 1, 9, 2]
+    assert [each.id for each in processes.devices(16)] == list(range(16))
 
 
 def test_an_unknown_map():
