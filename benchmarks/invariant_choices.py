@@ -178,8 +178,9 @@ def _section(contents, protocol, dataset):
     machines = dict.fromkeys(found["device"] for found in contents["choices"].values())
     missing = [name for name in CHOICES if name not in contents["choices"]]
     missing = f" Not trained yet (the same command does it): {'; '.join(missing)}." if missing else ""
+    epochs = f"{protocol.epochs} epoch{'s' * (protocol.epochs > 1)}"
     return _SECTION.substitute(
-        dataset=dataset, epochs=f"{protocol.epochs} epoch{'s' * (protocol.epochs > 1)}", seeds=", ".join(map(str, protocol.seeds)), split=protocol.split,
+        dataset=dataset, epochs=epochs, seeds=", ".join(map(str, protocol.seeds)), split=protocol.split,
         table=table, missing=missing, command=contents["command"], device=" and ".join(machines),
     )  # fmt: skip
 
@@ -188,7 +189,8 @@ _PAGE = Template("""# What each choice brings
 
 Small networks of four F-Conv layers with 8, 8, 12 and 16 features (C8), trained on upright digits by one protocol:
 batches of 64, Adam at 5e-3 with a cosine schedule. All digits of a split are then rotated by one angle and tested.
-Quarter turns are exact in every row. A `+` adds to the row above, as mnist_5k has them. "Lost at the worst": upright minus lowest accuracy.
+Quarter turns are exact in every row. A `+` adds to the row above, as mnist_5k has them. "Lost at the worst": upright
+minus lowest accuracy.
 `lenet_fconv_invariant` itself was chosen on held-out digits of mnist_5k. The seconds are of the training of all seeds,
 compilation of its steps included, on a shared machine: only large differences mean something.
 
