@@ -97,7 +97,7 @@ def parameter(name, function, key, shape, dtype, facts):
             raise
         raise ValueError(f"{rule}: {error}".partition("\n")[0]) from error
     # Before it becomes a variable: under hijax that has no shape while it is traced.
-    if (found := getattr(getattr(values, "value", values), "shape", ())) != shape:
+    if (found := getattr(getattr(values, "raw_value", values), "shape", ())) != shape:
         raise ValueError(f"{rule}, not of shape {found}")
     return nnx.Param(values)
 

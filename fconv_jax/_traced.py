@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import ClosedJaxpr, Literal
 
 from fconv_jax._observed import listener
@@ -177,8 +176,7 @@ class Program:
 
     def __init__(self, model: nnx.Module, images: jax.Array | jax.ShapeDtypeStruct, every: bool = False):
         self.every, self.stages = every, cast("dict[str, Stage]", {})
-        self.groups = groups_in(model)
-        self.images = images
+        self.groups, self.images = groups_in(model), images
         graphdef, state = self.model = nnx.split(model)
 
         def run(images):
@@ -190,6 +188,8 @@ class Program:
             for name, stage in stages:
                 images = self._stage(name, stage, *_caller(stage, images), {})
             return images
+
+        from jax.experimental.xla_metadata import set_xla_metadata  # importing the library does not need it
 
         token = listener.set(self._stage)
         try:

@@ -104,6 +104,7 @@ def _card(config, results):
         trained, tested = (
             "rotated" if rotated or x else "upright" for x in (setting.train_rotated, setting.test_rotated)
         )
+        which = "the seeds that did not fail" if results.get("failed_seeds") else "all seeds"
         mean, std = (_number(results[name]) for name in ("mean", "std"))
         marks |= {
             "input": config["preprocessing"]["text"],
@@ -112,7 +113,7 @@ def _card(config, results):
             "seed": f"{source['seed']} of {', '.join(map(str, source['seeds']))}: {source['chosen']}; epoch "
             f"{source['best_epoch']}, its best in validation",
             "accuracy": f"test {source['test_accuracy']:.4f}, validation {source['validation_accuracy']:.4f} (test, "
-            f"mean and standard deviation of the seeds that did not fail: {mean} ± {std})",
+            f"mean and standard deviation of {which}: {mean} ± {std})",
         }
     return Template(_CARD.read_text(encoding="utf-8")).substitute(marks)
 

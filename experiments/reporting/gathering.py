@@ -95,15 +95,16 @@ def _folders(paths):
 def _copy(cell, folder, copy):
     """The files with a run's numbers; what the run lacks, its copy lacks too."""
     copy.mkdir(parents=True)
-    reading.read_angles(folder, cell)  # first: an error names the run's own file
-    reading.read_uniform(folder, cell)
     folders.write_json(copy / folders.RESULTS, cell)
     write_curves(copy / folders.CURVES, cell)
     for name in (folders.CONFIG, folders.ANGLES, folders.UNIFORM):
         if (folder / name).exists():
             shutil.copyfile(folder / name, copy / name)
-    reading.read_angles(copy, cell)
-    reading.read_uniform(copy, cell)
+    try:
+        reading.read_angles(copy, cell)
+        reading.read_uniform(copy, cell)
+    except InputError as error:  # the user's file is the run's own
+        raise InputError(str(error).replace(str(copy), str(folder))) from error
     if reading.read(copy) != cell or reading.read(folder) != cell:
         raise InputError(f"{folder} was written while it was read: give the command again")
 
