@@ -30,7 +30,7 @@ def merged(before: dict, now: dict, epoch: int, accuracy: list[float]) -> dict:
 def main(argv) -> int:
     """Trains one run and writes what the test would have said after its last epochs."""
     options = run.parser().parse_args(argv)
-    devices.configure(options.model, config.num_seeds(options))
+    devices.configure(options.model, config.num_seeds_of(options))
     import numpy as np
 
     from benchmarks.origin import origin

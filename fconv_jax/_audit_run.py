@@ -93,8 +93,9 @@ class Run(Walk):
 
     def loses(self, ins, outs):
         """Whether a stage gets what is rotated and gives what is not, far above rounding: noise may not show it."""
-        kept = all(self.error(value, 1) <= _rounding(value) for value in ins if value.depends)
-        return kept and any(self.error(out, 1) > _FAR * _rounding(out) for out in outs)
+        if not any(self.error(out, 1) > _FAR * _rounding(out) for out in outs):
+            return False
+        return all(self.error(value, 1) <= _rounding(value) for value in ins if value.depends)
 
     def fitting(self, stage):
         """The choices of groups in which a layer's own group is chosen."""

@@ -14,6 +14,7 @@ import fconv_jax
 from experiments import data
 from experiments.data.rotation import INTERPOLATIONS
 from experiments.reporting.plots import plot_angles, plot_audit
+from experiments.reporting.tables import of_good
 from experiments.rules import InputError
 from experiments.runs import folder as folders
 from experiments.runs import reading
@@ -92,9 +93,9 @@ def _evaluate(options, command, console):
         by_angle = evaluator.accuracy_by_angle(test, angles, progress=shown)
         contents["angles"] = {"angle": list(angles), "accuracy": by_angle.tolist()}
         title = "accuracy against the angle (mean of the seeds that did not fail)"
-        _print(console, title, ("angle", "accuracy"), zip(angles, by_angle[evaluator.good].mean(0), strict=True))
+        _print(console, title, ("angle", "accuracy"), zip(angles, of_good(contents, by_angle).mean(0), strict=True))
     if options.uniform:
-        contents["uniform"] = _uniform(evaluator, test, console)
+        contents["uniform"] = _uniform(evaluator, test, console, contents)
     evaluator.check_unchanged()
     _write(options.output or options.run_dir, contents, console)
 
@@ -107,14 +108,14 @@ def overlap(trained: str, tested: str) -> bool:
     return len({trained, tested}.intersection(DIGITS)) == 2 and (trained, tested) != ("mnist_5k", "mnist")
 
 
-def _uniform(evaluator, test, console):
+def _uniform(evaluator, test, console, cell):
     """Rotates each image by its own angle: accuracies `[seed of the angles][seed]` of each interpolation."""
     found = {
         interpolation: [evaluator.accuracy_uniform(test, interpolation, seed).tolist() for seed in ANGLE_SEEDS]
         for interpolation in counted(console, "interpolations", list(INTERPOLATIONS))
     }
     rows = [
-        (interpolation, seed, float(np.mean(np.array(accuracies)[evaluator.good])))
+        (interpolation, seed, float(np.mean(of_good(cell, accuracies))))
         for interpolation, of_seeds in found.items()
         for seed, accuracies in zip(ANGLE_SEEDS, of_seeds, strict=True)
     ]
@@ -127,6 +128,7 @@ def _contents(evaluator, confusion):
     """The part of evaluation.json that depends on the run and its counts `[seed, class, predicted]`."""
     config = evaluator.config
     accuracy = (np.trace(confusion, axis1=1, axis2=2) / confusion.sum((1, 2))).tolist()
+    failed = list(evaluator.results["failed_seeds"]) if evaluator.results else []
     return {
         "model": config.model,
         "best_digest": evaluator.digest,
@@ -138,8 +140,8 @@ def _contents(evaluator, confusion):
         "seeds": list(config.seeds),
         "best_epoch": evaluator.best_epoch,
         "test_accuracy": accuracy,
-        "failed_seeds": [seed for seed, good in zip(config.seeds, evaluator.good, strict=True) if not good],
-        "mean": float(np.mean(np.array(accuracy)[evaluator.good])),
+        "failed_seeds": failed,
+        "mean": float(np.mean(of_good({"seeds": config.seeds, "failed_seeds": failed}, accuracy))),
         "mean_all": float(np.mean(accuracy)),
         "per_class_accuracy": (np.diagonal(confusion, axis1=1, axis2=2) / np.maximum(confusion.sum(2), 1)).tolist(),
         "confusion": confusion.tolist(),
@@ -168,8 +170,8 @@ def _write(output, contents, console):
         if "angles" in contents:
             write_angles(output / names[1], contents)
             title = f"{contents['model']}, trained {_where(trained)}; tested on {dataset}"
-            good = [seed not in contents["failed_seeds"] for seed in contents["seeds"]]
-            plot_angles(output / names[2], title, **contents["angles"], good=good, digest=contents["best_digest"])
+            mean = of_good(contents, contents["angles"]["accuracy"]).mean(0)
+            plot_angles(output / names[2], title, **contents["angles"], mean=mean, digest=contents["best_digest"])
         if "uniform" in contents:
             write_uniform(output / names[3], contents)
         write_json(output / names[0], contents | {name: by | earlier[name] for name in sorted(kept)})
@@ -196,9 +198,9 @@ def _print(console, title, head, rows, last=()):
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(*map(str, row[:-1]), f"{row[-1]:.4f}")
+    if last:
+        table.add_section()
     for row in last:
-        if row == last[0]:
-            table.add_section()
         table.add_row(*row[:-1], f"{row[-1]:.4f}")
     console.print(table)
 

@@ -1,6 +1,5 @@
 """Finished runs gathered in one folder: their numbers copied, tables, figures and pages made of them."""
 
-import json
 import shutil
 import tempfile
 from collections import Counter
@@ -124,7 +123,7 @@ def _write(made, kept, command, single_file, output):
 def read_claims(path: Path) -> dict:
     """What `benchmarks.test_selection` left; nothing if it did not run."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return folders.read_json(path) if path.exists() else {}
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}): remove it, or put it back") from error
 

@@ -36,16 +36,13 @@ def plot_curves(path: Path, results: dict) -> None:
     save(figure, path)
 
 
-def plot_angles(path: Path, title: str, angle, accuracy, *, good, digest: str | None = None) -> None:
-    """Writes angles.png: test accuracy `[seed, angle]` of images that are all rotated by one angle; the mean is bold.
-
-    `good`: which seeds the mean is of.
-    """
+def plot_angles(path: Path, title: str, angle, accuracy, *, mean, digest: str | None = None) -> None:
+    """Writes angles.png: test accuracy `[seed, angle]` of images all rotated by one angle; the mean is bold."""
     figure, axis = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
     accuracy = np.asarray(accuracy)
     for row in accuracy:
         axis.plot(angle, row, color=BLUE, linewidth=0.7, alpha=0.7)
-    axis.plot(angle, accuracy[np.asarray(good)].mean(0), color=INK, linewidth=2)
+    axis.plot(angle, mean, color=INK, linewidth=2)
     axis.set(xlabel="angle of all test images (degrees)", ylabel="test accuracy", ylim=(0, 1))
     axis.set_title(title, fontsize=9)
     axis.set_xticks(range(-180, 181, 45))

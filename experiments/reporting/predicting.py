@@ -15,7 +15,6 @@ from rich.console import Console
 
 from experiments.data import digits
 from experiments.data.files import DataError
-from experiments.reporting import tables
 from experiments.rules import InputError
 from experiments.runs.progress import counted
 from experiments.settings import PREPROCESSING
@@ -54,8 +53,7 @@ def of_run(evaluator) -> Networks:
     config = evaluator.config
     if not evaluator.elsewhere and PREPROCESSING[config.dataset]["kind"] != "digit":
         raise InputError(f"--weights: {evaluator.run_dir} was trained on {config.dataset}, not on digits")
-    results = evaluator.results or {"seeds": config.seeds, "failed_seeds": []}
-    rows = tables.of_good(results, np.arange(len(config.seeds))).tolist()
+    rows = np.flatnonzero(evaluator.good).tolist()
     if failed := [seed for row, seed in enumerate(config.seeds) if row not in rows]:
         print(f"seeds that failed are not asked: {', '.join(map(str, failed))}", file=sys.stderr)
     models = {str(config.seeds[row]): evaluator.model(row) for row in rows}
