@@ -42,7 +42,12 @@ PROTOCOLS = {
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Frequencies and kernels of the layers, options of the network, its group, and how it is trained."""
+    """Frequencies and kernels of the layers, options of the network, its group, and how it is trained.
+
+    `pools`: how many layers, from the first, are pooled.  `pixels`: the images, rotated or not, are resized to as many
+    (cubic, the frame stays the frame).  `averaged`: the share of the steps, the last ones, whose parameters and batch
+    statistics are averaged after each call (stochastic weight averaging, Izmailov et al., UAI 2018, under the cosine).
+    """
 
     frequencies: tuple[int | None, ...] = _FEW
     kernels: tuple[int, ...] = tuple(kernel for kernel, _ in _SIZES)
@@ -51,6 +56,9 @@ class Choice:
     reflections: bool = False
     batch_size: int = 64
     times: int = 1
+    pools: int = 2
+    pixels: int = 28
+    averaged: float = 0.0
 
 
 _ALL, _BLURRED = (None,) * 4, {"power": 16.0, "power_blur": 5}
@@ -83,6 +91,10 @@ CHOICES = {
     "power mean (p = 16), batches of 16": Choice(options=_BLURRED, batch_size=16),
     "power mean (p = 16), batches of 256": Choice(options=_BLURRED, batch_size=256),
     "power mean (p = 16), twice the epochs": Choice(options=_BLURRED, times=2),
+    "power mean (p = 16), twice the features": Choice(features=(16, 16, 24, 32), options=_BLURRED),
+    "power mean (p = 16), weights averaged over the last quarter": Choice(options=_BLURRED, averaged=0.25),
+    "power mean (p = 16), images of 29 pixels": Choice(options=_BLURRED, pixels=29),
+    "power mean (p = 16), images of 56 pixels, three pools": Choice(options=_BLURRED, pixels=56, pools=3),
 }
 
 
@@ -142,7 +154,7 @@ def _train(choice, protocol, splits):
     from fconv_jax.models.invariant import InvariantFConv, Layer
 
     sizes = zip(choice.kernels, choice.features, choice.frequencies, strict=True)
-    layers = tuple(Layer(*size, pool=i < 2) for i, size in enumerate(sizes))
+    layers = tuple(Layer(*size, pool=i < choice.pools) for i, size in enumerate(sizes))
     options = {"num_rotations": 8, "hidden": 64, **choice.options}
     options["num_rotations"] = Group(options["num_rotations"], choice.reflections)
     network = network_of(functools.partial(InvariantFConv, layers, **options))
@@ -152,18 +164,54 @@ def _train(choice, protocol, splits):
     steps = epochs * -(-len(train.labels) // choice.batch_size)
     trainer = Programs(network, plan, protocol.seeds, (), batch_size=choice.batch_size, learning_rate=LEARNING_RATE,
                        schedule="cosine", num_steps=steps)  # fmt: skip
-    data, states = trainer.place(train), trainer.init()
+    data = trainer.place(dataclasses.replace(train, images=_resized(train.images, choice.pixels)))
     began = time.monotonic()
-    for epoch in range(epochs):
-        states = trainer.epoch(states, data, epoch)
-    jax.block_until_ready(states)
+    weights = jax.block_until_ready(_weights(trainer, data, epochs, choice.averaged))
     seconds = time.monotonic() - began
     accuracy = {}
     for angle in ANGLES:
-        split = trainer.place(Split(rotated(test.images, angle), test.labels, np.full_like(test.labels, angle)))
-        counts = trainer.confusion(states["params"], states["stats"], split)
+        images = _resized(rotated(test.images, angle), choice.pixels)
+        split = trainer.place(Split(images, test.labels, np.full_like(test.labels, angle)))
+        counts = trainer.confusion(*weights, split)
         accuracy[f"{angle:g}"] = float(np.mean(np.trace(counts, axis1=1, axis2=2)) / len(test.labels))
     return {"accuracy": accuracy, "num_parameters": num_parameters(network), "seconds": seconds}
+
+
+def _weights(trainer, data, epochs, averaged):
+    """Parameters and batch statistics after training: the last ones, or the mean over a share of the steps."""
+    steps, states = trainer.num_steps(data), trainer.init()
+    mean, count = None, 0
+    for epoch in range(epochs):
+        orders, step = trainer.orders(data, epoch), 0
+        while step < steps:
+            states, _, done = trainer.steps(states, orders, data, epoch, step, trainer.layout.steps_per_call)
+            step += done
+            if epoch * steps + step > epochs * steps * (1 - averaged):
+                count += 1
+                mean = _mean(mean, (states["params"], states["stats"]), count)
+    return mean or (states["params"], states["stats"])
+
+
+def _mean(before, now, count):
+    """The mean of `count` trees, of which `before` is the mean of all but the last."""
+    import jax
+    import jax.numpy as jnp
+
+    if before is None:
+        return jax.tree.map(jnp.copy, now)  # the next step takes its memory
+    return jax.tree.map(lambda mean, x: mean + (x - mean) / count, before, now)
+
+
+def _resized(images, pixels):
+    """uint8 images of another size, by cubic interpolation."""
+    import jax
+    import numpy as np
+
+    if pixels == images.shape[1]:
+        return images
+    shape = (len(images), pixels, pixels, images.shape[-1])
+    found = jax.image.resize(images.astype(np.float32), shape, "cubic", antialias=False)
+    return np.asarray(found.round().clip(0, 255)).astype(np.uint8)
 
 
 def _section(contents, protocol, dataset):

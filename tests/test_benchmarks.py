@@ -1,8 +1,12 @@
-"""What benchmarks keep of earlier calls, and pages of little."""
+"""What benchmarks keep of earlier calls, pages of little, and what a choice is."""
 
+from types import SimpleNamespace
+
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from benchmarks import errors, input_turns, test_selection
+from benchmarks import errors, input_turns, invariant_choices, test_selection
 
 
 def test_accuracies_of_a_training_are_kept_and_those_of_another_go():
@@ -39,3 +43,35 @@ def test_the_page_of_errors_of_a_network_with_few_or_none():
     assert "| 9, all angles | 0.00% | 100.00% | 0.00% |" in page
     figure = errors.draw(found, images, labels)
     assert [axis.get_title().splitlines()[0] for axis in figure.axes if axis.get_title()] == ["9 at -45°: 6, 91%"]
+
+
+class Counter(SimpleNamespace):
+    """A trainer of 8 steps an epoch, whose parameter is the number of steps."""
+
+    layout = SimpleNamespace(steps_per_call=2)
+
+    def init(self):
+        return {"params": {"w": jnp.zeros(3)}, "stats": {}}
+
+    def num_steps(self, data):
+        return 8
+
+    def orders(self, data, epoch):
+        return None
+
+    def steps(self, states, orders, data, epoch, step, count):
+        return {**states, "params": {"w": states["params"]["w"] + count}}, None, count
+
+
+@pytest.mark.parametrize(("averaged", "expected"), [(0.0, 16), (0.25, (14 + 16) / 2), (1.0, 9)])
+def test_the_weights_of_a_choice_are_the_last_or_a_mean(averaged, expected):
+    found = invariant_choices._weights(Counter(), None, 2, averaged)
+    np.testing.assert_allclose(found[0]["w"], np.full(3, expected), rtol=1e-6)
+
+
+def test_images_of_another_size_show_the_same():
+    images = np.tile(np.arange(0, 224, 8, dtype=np.uint8)[None, :, None, None], (2, 1, 28, 1))
+    assert invariant_choices._resized(images, 28) is images
+    found = invariant_choices._resized(images, 56)
+    assert (found.shape, found.dtype) == ((2, 56, 56, 1), np.uint8)
+    np.testing.assert_allclose(found[0, 2:-2, 0, 0], np.arange(2, 54) * 4 - 2.0, atol=1)
