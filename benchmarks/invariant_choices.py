@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import re
 import time
 from pathlib import Path
 from string import Template
@@ -166,13 +167,13 @@ def _train(choice, protocol, splits):
                        schedule="cosine", num_steps=steps)  # fmt: skip
     data = trainer.place(dataclasses.replace(train, images=_resized(train.images, choice.pixels)))
     began = time.monotonic()
-    weights = jax.block_until_ready(_weights(trainer, data, epochs, choice.averaged))
+    params, stats = jax.block_until_ready(_weights(trainer, data, epochs, choice.averaged))
     seconds = time.monotonic() - began
     accuracy = {}
     for angle in ANGLES:
         images = _resized(rotated(test.images, angle), choice.pixels)
         split = trainer.place(Split(images, test.labels, np.full_like(test.labels, angle)))
-        counts = trainer.confusion(*weights, split)
+        counts = trainer.confusion(params, stats, split)
         accuracy[f"{angle:g}"] = float(np.mean(np.trace(counts, axis1=1, axis2=2)) / len(test.labels))
     return {"accuracy": accuracy, "num_parameters": num_parameters(network), "seconds": seconds}
 
@@ -215,13 +216,15 @@ def _resized(images, pixels):
 
 
 def _section(contents, protocol, dataset):
-    head = ["choice", "parameters", "seconds", *(f"{angle:g} degrees" for angle in ANGLES), "lost at the worst"]
+    angles = (f"{angle:g} degrees" for angle in ANGLES)
+    head = ["choice", "parameters", "seconds", "cores", *angles, "lost at the worst"]
     rows = [head, ["---"] * len(head)]
     for name in (name for name in CHOICES if name in contents["choices"]):
         found = contents["choices"][name]
         values = list(found["accuracy"].values())
-        rows.append([name, f"{found['num_parameters']:,}", f"{found['seconds']:.0f}", *(f"{v:.3f}" for v in values),
-                     f"{values[0] - min(values):.3f}"])  # fmt: skip
+        cores = re.search(r"(\d+) cores?\b", found["device"])
+        rows.append([name, f"{found['num_parameters']:,}", f"{found['seconds']:.0f}", cores[1] if cores else "",
+                     *(f"{v:.3f}" for v in values), f"{values[0] - min(values):.3f}"])  # fmt: skip
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     machines = dict.fromkeys(found["device"] for found in contents["choices"].values())
     missing = [name for name in CHOICES if name not in contents["choices"]]
@@ -240,7 +243,7 @@ batches of 64, Adam at 5e-3 with a cosine schedule. All digits of a split are th
 Quarter turns are exact in every row. A `+` adds to the row above, as mnist_5k has them. "Lost at the worst": upright
 minus lowest accuracy.
 `lenet_fconv_invariant` itself was chosen on held-out digits of mnist_5k. The seconds are of the training of all seeds,
-compilation of its steps included, on a shared machine: only large differences mean something.
+compilation of its steps included, on so many cores of a shared machine: only large differences mean something.
 
 $sections""")
 _SECTION = Template("""## $dataset
