@@ -296,4 +296,4 @@ EXPORT_FORMATS = {
 """What a trained network can be written as, and what that is."""
 
 WEIGHTS = "lenet_fconv_invariant_mnist"
-"""The packaged network that answers where none is named: trained on upright MNIST, it reads digits at any angle."""
+"""The packaged network that answers where none is named: trained on rotated MNIST, it reads digits at any angle."""

@@ -26,6 +26,17 @@ def test_columns_of_the_same_weights_are_kept_and_those_of_others_go():
     assert input_turns._merged(before | {"digest": "b"}, now) == now
 
 
+def test_a_goal_is_reached_from_the_side_that_is_better():
+    uniform = {name: {"mean": value} for name, value in zip(input_turns.UNIFORM, (0.9879, 0.988), strict=True)}
+    run = {"accuracy": {"0°, 45°": {"0°": {"mean": 0.9899}, **uniform}}}
+    error = {"accuracy": {"0°, 45°": {"mnist_rot_like, setting 1": {"mean": 0.988}}}}
+    found = {input_turns.PACKAGED: run, "setting1_lenet_fconv_invariant_mnist_rot_like": error}
+    lines = [line.strip("| ").split(" | ") for line in input_turns.goals(found).splitlines()[2:]]
+    assert [(value, reached) for _, value, _, reached in lines] == [
+        ("0.9879", "**no**"), ("0.9880", "at least"), ("0.0020", "the aim"), ("0.0120", "at least")
+    ]  # fmt: skip
+
+
 def answers(said):
     """Probabilities `[angle, image, class]`, nearly 1 for the class that is said."""
     return np.broadcast_to(0.9 * np.eye(10)[said] + 0.01, (len(errors.ANGLES), len(said), 10))

@@ -21,8 +21,8 @@ _ABSENT = "not run here"
 
 
 _TURNS = """
-The weights are asked at one angle of the input here. What they reach if they are asked at two, without training:
-[the input at several angles](input-turns.md).
+The weights are asked at one angle of the input here. What they reach if they are asked at two, without training, in
+twice the time, and which goals they reach so: [the input at several angles](input-turns.md).
 """
 
 
