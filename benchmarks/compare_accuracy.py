@@ -34,8 +34,15 @@ def main() -> None:
                 if unlike := differences(ours, theirs):
                     raise SystemExit(f"{folder} and {path} were not trained alike: {', '.join(unlike)} differ")
                 print(row(ours, theirs))
-                commands += [f"- ours: `{ours['command']}`; {ours['device']}", f"- PyTorch: `{theirs['command']}`"]
+                commands += [
+                    f"- ours: `{ours['command']}`; {ours['device']}",
+                    f"- PyTorch: `{theirs['command']}`; {_where(theirs)}",
+                ]
     print("\n" + "\n".join(dict.fromkeys(commands)))
+
+
+def _where(theirs):
+    return f"{theirs['device']}, torch {theirs['versions']['torch']}, batches of {theirs['batch_size']}"
 
 
 def row(ours: dict, theirs: dict) -> str:

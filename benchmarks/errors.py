@@ -132,7 +132,7 @@ def page(command: str, name: str, found: np.ndarray, labels: np.ndarray) -> str:
     most = [pair for pair, _ in shares[:5]] + [pair for pair in ((6, 9), (4, 7), (2, 5)) if pair not in listed]
     most += [pair for pair in ((6, 9), (4, 7), (2, 5)) if pair in listed and pair not in most]
     lines += [f"| {a} and {b} | {listed.get((a, b), 0):.1%} |" for a, b in most]
-    lines += ["", "![the digits that are wrong at the most angles](figures/errors.png)"]
+    lines += ["", "![twelve of the digits that are wrong at the most angles](figures/errors.png)"]
     return "\n".join(lines) + "\n"
 
 

@@ -140,13 +140,14 @@ def _program_explanations(files):
                 "layouts, once for each slice; larger slices and the whole batch, with and without a loop over the "
                 "seeds, were slower."
             )
-    slow = {name: s["first"] for name, s in files["scaling"]["build_seconds"].items() if s["first"] > 0.5}
+    slow = {name: s for name, s in files["scaling"]["build_seconds"].items() if s["first"] > 0.5}
     if slow:
-        named = ", ".join(f"`{name}` {seconds:.2f} s" for name, seconds in slow.items())
+        named = ", ".join(f"`{name}` {s['first']:.2f} s" for name, s in slow.items())
+        shares = ", ".join(f"{s['again'] / s['first']:.0%}" for s in slow.values())
         yield (
-            f"Building, the first time in a process: {named} instead of 0.5 s. 28.5 million random numbers "
-            "take about half of it (the time of building again); the rest is jax's first traces and the look-up of "
-            "compiled programs, as in the LeNets' first time."
+            f"Building, the first time in a process: {named} instead of 0.5 s. Building again, which is little but "
+            f"drawing 26 to 29 million random numbers, takes {shares} of that; the rest is jax's first traces and the "
+            "look-up of compiled programs, as in the LeNets' first time."
         )
 
 

@@ -217,42 +217,48 @@ def _resized(images, pixels):
 
 def _section(contents, protocol, dataset):
     angles = (f"{angle:g} degrees" for angle in ANGLES)
-    head = ["choice", "parameters", "seconds", "cores", *angles, "lost at the worst"]
+    head = ["choice", "parameters", "seconds", "cores", *angles, "lost at the worst", "commit"]
     rows = [head, ["---"] * len(head)]
     for name in (name for name in CHOICES if name in contents["choices"]):
         found = contents["choices"][name]
         values = list(found["accuracy"].values())
-        cores = re.search(r"(\d+) cores?\b", found["device"])
+        cores, commit = (re.search(part, found["device"]) for part in (r"(\d+) cores?\b", r"commit (.*)"))
         rows.append([name, f"{found['num_parameters']:,}", f"{found['seconds']:.0f}", cores[1] if cores else "",
-                     *(f"{v:.3f}" for v in values), f"{values[0] - min(values):.3f}"])  # fmt: skip
+                     *(f"{v:.3f}" for v in values), f"{values[0] - min(values):.3f}",
+                     commit[1] if commit else ""])  # fmt: skip
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    machines = dict.fromkeys(found["device"] for found in contents["choices"].values())
+    machines = dict.fromkeys(found["device"].split(", commit")[0] for found in contents["choices"].values())
+    several = len(protocol.seeds) > 1
+    seeds = f"seed{'s' * several} {', '.join(map(str, protocol.seeds))}"
+    seeds += " (mean)" if several else " (of a single seed, differences of a point mean little)"
+    old = "" if all(" commit " in found["device"] for found in contents["choices"].values()) else (
+        " Rows without a commit are older.")  # fmt: skip
     missing = [name for name in CHOICES if name not in contents["choices"]]
     missing = f" Not trained yet (the same command does it): {'; '.join(missing)}." if missing else ""
     epochs = f"{protocol.epochs} epoch{'s' * (protocol.epochs > 1)}"
     return _SECTION.substitute(
-        dataset=dataset, epochs=epochs, seeds=", ".join(map(str, protocol.seeds)), split=protocol.split,
-        table=table, missing=missing, command=contents["command"], device=" and ".join(machines),
+        dataset=dataset, epochs=epochs, seeds=seeds, split=protocol.split,
+        table=table, missing=old + missing, command=contents["command"], device=" and ".join(machines),
     )  # fmt: skip
 
 
 _PAGE = Template("""# What each choice brings
 
 Small networks of four F-Conv layers with 8, 8, 12 and 16 features (C8), trained on upright digits by one protocol:
-batches of 64, Adam at 5e-3 with a cosine schedule. All digits of a split are then rotated by one angle and tested.
-Quarter turns are exact in every row. A `+` adds to the row above, as mnist_5k has them. "Lost at the worst": upright
-minus lowest accuracy.
+batches of 64 unless a row says otherwise, Adam at 5e-3 with a cosine schedule. All digits of a split are then rotated
+by one angle and tested. Quarter turns are exact in every row. A `+` adds to the row above, as mnist_5k has them. "Lost
+at the worst": upright minus lowest accuracy.
 `lenet_fconv_invariant` itself was chosen on held-out digits of mnist_5k. The seconds are of the training of all seeds,
 compilation of its steps included, on so many cores of a shared machine: only large differences mean something.
 
 $sections""")
 _SECTION = Template("""## $dataset
 
-$epochs, seeds $seeds (mean; of a single seed, differences of a point mean little), tested on the $split digits.
+$epochs, $seeds, tested on the $split digits.
 
 $table
 
-Made by `$command` on $device (rows without a commit are older).$missing
+Made by `$command` on $device.$missing
 """)
 
 

@@ -24,6 +24,24 @@ def test_columns_of_the_same_weights_are_kept_and_those_of_others_go():
     assert both["accuracy"] == {"0": {"upright": 1}, "0, 45": {"upright": 2, "worst": 3}}
     assert (both["how"], both["number"]) == (["x", "y"], 5)
     assert input_turns._merged(before | {"digest": "b"}, now) == now
+    chosen = input_turns._merged(before, {"digest": "a", "validation": {"0": {"upright": 4}}, "how": ["z"]})
+    assert (chosen["accuracy"], chosen["validation"]["0"], chosen["how"]) == (
+        before["accuracy"],
+        {"upright": 4},
+        ["x", "z"],
+    )
+
+
+def test_the_page_of_input_angles_shows_what_was_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(input_turns, "PAGE", tmp_path / "page.md")
+    value = {"mean": 0.5, "std": None}
+    found = input_turns._merged({}, {"digest": "a", "seeds": "0", "validation": {"0°": {"0°": value}}, "how": ["x"]})
+    input_turns.write_page({"run": found})
+    page = (tmp_path / "page.md").read_text()
+    assert "validation digits, which may choose:\n\n| input at | 0° |\n|---|---|\n| 0° | 0.5000 |" in page
+    assert "test images:" not in page
+    input_turns.write_page({"run": found | {"accuracy": {"0°": {input_turns.WORST: value | {"angle": 20}}}}})
+    assert "| 0° | 0.5000 (at 20°) |" in (tmp_path / "page.md").read_text()
 
 
 def test_a_goal_is_reached_from_the_side_that_is_better():

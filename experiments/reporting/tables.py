@@ -62,9 +62,9 @@ def of_protocol(cell: dict) -> dict:
     return {name: own[name] for name in differences(cell, own)}
 
 
-def otherwise(cell: dict) -> str:
-    """In which fields a cell was not trained by its protocol, "" if in none."""
-    return ", ".join(f"{name} {cell.get(name)} (there {own})" for name, own in of_protocol(cell).items())
+def otherwise(cell: dict, there: str = "there") -> str:
+    """In which fields a cell was not trained by its protocol, "" if in none; `there`: what the protocol is called."""
+    return ", ".join(f"{name} {cell.get(name)} ({there} {own})" for name, own in of_protocol(cell).items())
 
 
 def text(value: float | None) -> str:
@@ -185,12 +185,19 @@ def accuracy_table(cells: list[dict]) -> Table:
         notes.append(BESIDE_THE_REPORT)
     notes += [_stuck(row) for row in rows if all(failed for _, failed in row["runs"])]
     notes += [
-        f"{cell['dataset']}, setting {cell['setting']}, `{label(cell)}`: not by its protocol: {otherwise(cell)}."
+        _not_by_protocol(cell, row["report"] is not None)
         for cell, row in zip(sorted(cells, key=order), rows, strict=True)
         if not of_protocol(cell).keys() <= _IN_THE_ROW or (otherwise(cell) and row["report"] is not None)
     ]
     head = ["data", *FIXED[1:], *map(str, range(1, num_runs + 1)), "mean", "std", "report's mean", "standard errors"]
     return Table("Test accuracy", head, body, tuple(notes))
+
+
+def _not_by_protocol(cell, has_report):
+    where = f"{cell['dataset']}, setting {cell['setting']}, `{label(cell)}`"
+    if has_report:
+        return f"{where}: not by the report's protocol: {otherwise(cell)}. That may be why its mean is another."
+    return f"{where}: not by the program's defaults: {otherwise(cell, 'default')}."
 
 
 def _stuck(row):
@@ -235,8 +242,11 @@ def condition_table(cells: list[dict]) -> Table:
             ", ".join(map(str, cell["seeds"])), cell["device"], versions, cell.get("commit", ""),
             f"{cell['wall_seconds'] / 60:.0f} min", f"`{cell['best_digest']}`" if "best_digest" in cell else "",
         ])  # fmt: skip
+    notes = ["Settings 1 and 3 of one `sweep` are one training, as are 2 and 4: its minutes stand in both rows."]
+    if not all(cell.get("commit") and cell.get("best_digest") for cell in cells):
+        notes.append("Rows without a commit or a digest were trained before results.json recorded it.")
     head = ["cell", "command", "seeds", "machine", "versions", "commit", "training", "digest of `best/`"]
-    return Table("Conditions", head, body)
+    return Table("Conditions", head, body, tuple(notes))
 
 
 def good(cell: dict) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""Plain stacks of group convolutions, as escnn's example on rotated MNIST builds them (`examples/model.ipynb`).
+"""Stacks of group convolutions, simplified after escnn's example on rotated MNIST (`examples/model.ipynb`).
 
-What `lenet_fconv_invariant` is compared with: filters of few frequencies, batch norm, blurred pools, a maximum over
+That one has six steerable layers, more features and images of 29 x 29; these have four F-Conv layers.  What
+`lenet_fconv_invariant` is compared with: filters of few frequencies, batch norm, blurred pools, a maximum over
 the group and a mean over space, but no disk, no power mean and smaller kernels.
 """
 

@@ -90,16 +90,17 @@ def test_only_cells_trained_alike_are_compared(field):
 def test_a_cell_of_another_protocol_is_named(field):
     """Beside cells of their protocols; epochs and batches stand in the row, and are named beside the report's mean."""
     cells = [helpers.cell("lenet", **REPORTS), helpers.cell("lenet_fconv", **REPORTS) | {field: UNLIKE[field]}]
-    said = [note for note in tables.accuracy_table(cells).notes if "not by its protocol" in note]
+    said = [note for note in tables.accuracy_table(cells).notes if "not by the " in note]
     here = [cell | {"dataset": "mnist_5k"} for cell in cells]
     if field in ("epochs", "batch_size"):
         assert tables.table_rows(cells)[1]["report"] is not None
-        assert not [note for note in tables.accuracy_table(here).notes if "not by its protocol" in note]
+        assert not [note for note in tables.accuracy_table(here).notes if "not by the " in note]
     if field in tables.FIXED and field != "epochs":
         assert not said
     else:
         assert len(said) == 1
-        assert f"{field} {UNLIKE[field]} (there " in said[0]
+        there = "default" if tables.table_rows(cells)[1]["report"] is None else "there"
+        assert f"{field} {UNLIKE[field]} ({there} " in said[0]
         assert "`lenet_fconv`" in said[0]
 
 
@@ -107,6 +108,7 @@ def test_a_cell_of_another_protocol_is_named(field):
 def test_pytorchs_numbers_stand_beside_those_trained_alike_only(field, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare_accuracy, "RESULTS", tmp_path)
     ours, theirs = helpers.cell("lenet"), helpers.cell("lenet") | ({field: UNLIKE[field]} if field else {})
+    theirs |= {"versions": {"torch": "2.13.0"}, "device": "a CPU"}
     files = {"mnist_5k/setting1_lenet/results.json": ours, "benchmarks/pytorch_lenet.json": {"results": [theirs]}}
     for name, contents in files.items():
         (tmp_path / name).parent.mkdir(parents=True)
@@ -116,7 +118,9 @@ def test_pytorchs_numbers_stand_beside_those_trained_alike_only(field, tmp_path,
             compare_accuracy.main()
     else:
         compare_accuracy.main()
-        assert "| +0.0000 |" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "| +0.0000 |" in said
+        assert "; a CPU, torch 2.13.0, batches of " in said
 
 
 def test_results_of_before_there_were_schedules_are_compared():
