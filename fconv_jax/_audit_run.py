@@ -18,7 +18,7 @@ from fconv_jax.symmetry import TOLERANCE, difference, kinds_of, moved
 
 @dataclasses.dataclass(frozen=True)
 class StageReport:
-    """What one stage does.  Errors are |f(R x) - R f(x)| / |f(x)|, R a rotation.
+    """What one stage does.  Errors are |f(R x) - R f(x)| / |R f(x)|, R a rotation.
 
     Attributes:
       name, shape: of the stage and of its output for one image.

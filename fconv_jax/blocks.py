@@ -9,7 +9,9 @@ from flax import nnx
 
 from fconv_jax._checks import same, whole
 from fconv_jax.basis import Bicubic, Fourier
+from fconv_jax.convolve import padding_width
 from fconv_jax.group import Group, group_of
+from fconv_jax.initializers import asks_for_facts
 from fconv_jax.layers import GroupFConv, LiftingFConv
 from fconv_jax.pooling import spatial_mean_pool
 from fconv_jax.resampling import upsample
@@ -210,7 +212,8 @@ class UpBlock(nnx.Module):
     ):
         _refuse_lift(options)
         self.factor = whole("factor", factor)
-        self.block1 = ConvBlock(in_features + skip_features, out_features, kernel_size, group, **options)
+        features = whole("in_features", in_features) + whole("skip_features", skip_features)
+        self.block1 = ConvBlock(features, out_features, kernel_size, group, **options)
         self.block2 = ConvBlock(out_features, out_features, kernel_size, group, **options)
 
     def __call__(self, x: jax.Array, skip: jax.Array) -> jax.Array:
@@ -226,7 +229,10 @@ def _conv(in_features, out_features, kernel_size, group, *, lift=False, basis=No
     if group is None:
         kernel_init = nnx.initializers.he_uniform()
         size = (whole("kernel_size", same("kernel_size", kernel_size)),) * 2
-        return nnx.Conv(in_features, out_features, size, kernel_init=kernel_init, **options)
+        in_features, out_features = whole("in_features", in_features), whole("out_features", out_features)
+        if "kernel_dilation" not in options:
+            padding_width(options.get("padding", "SAME"), size[0])  # refuses what a layer with a group would
+        return nnx.Conv(in_features, out_features, size, kernel_init=kernel_init, **plain_options(options))
     named: dict[str, Fourier | Bicubic] = {} if basis is None else {"basis": basis}
     named |= {} if coefficient_init is None else {"coefficient_init": coefficient_init}
     kind = LiftingFConv if lift else GroupFConv
@@ -248,8 +254,11 @@ def _pooled(x, strides, conv):
 
 
 def plain_options(options):
-    """Those of a layer's options that a plain convolution has."""
-    return {name: value for name, value in options.items() if name not in ("basis", "coefficient_init")}
+    """Those of a layer's options that a plain convolution has: no basis, and no initialiser that asks for its facts."""
+    left_out = {"basis", "coefficient_init"}
+    if any(asks_for_facts(options.get("bias_init"))):
+        left_out.add("bias_init")
+    return {name: value for name, value in options.items() if name not in left_out}
 
 
 def _types(options):

@@ -212,7 +212,8 @@ def conv_general_dilated(lhs, rhs, window_strides, padding, *, dimension_numbers
     Pass it as `nnx.Conv(..., conv_general_dilated=fconv_jax.conv_general_dilated)`; anything
     but a plain two-dimensional convolution of equal strides and paddings goes to `jax.lax`.
     """
-    unit = all(value in (None, 1, (1, 1)) for value in options.values())
+    # A NumPy type equals None.
+    unit = all(value is None or (isinstance(value, int | tuple) and value in (1, (1, 1))) for value in options.values())
     pads = {tuple(pair) for pair in padding} if not isinstance(padding, str) else set()
     widths = {width for pair in pads for width in pair}
     layout = dimension_numbers == jax.lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))

@@ -24,12 +24,17 @@ class ExpandedFConv(_FConv):
             if name not in ("coefficients", "bias") and not name.startswith("_"):
                 setattr(self, name, value)
         self._from_field, self._to_field = layer._from_field, layer._to_field  # pyright: ignore
-        self.kernel = type(layer.coefficients)(layer.filter())  # a frozen layer's variables are no `Param`
-        self.bias = None if layer.bias is None else type(layer.bias)(layer.bias[...])
+        self.kernel = _like(layer.coefficients, layer.filter())
+        self.bias = None if layer.bias is None else _like(layer.bias, layer.bias[...])
 
     def filter(self) -> jax.Array:
         """Returns the kernel."""
         return self.kernel[...]
+
+
+def _like(variable, value):
+    """A variable of the same kind: a frozen layer's are no `Param`, and under hijax the kind is no class."""
+    return getattr(variable, "var_type", type(variable))(value)
 
 
 def expand_filters(model: nnx.Module) -> nnx.Module:

@@ -134,17 +134,17 @@ def initialize(name: str, function: Initializer, key: jax.Array, shape, dtype, f
     """
     if not callable(function):
         raise ValueError(f"{name} (={function!r}) must be a function such as fconv_jax.initializers.he()")
-    asks, by_position = _asks_for_facts(function)
+    asks, by_position = asks_for_facts(function)
     if by_position:  # wrappers such as `nnx.with_partitioning` pass on no names
         return function(key, shape, dtype, facts)
     return function(key, shape, dtype, facts=facts) if asks else function(key, shape, dtype)
 
 
-def _asks_for_facts(function):
+def asks_for_facts(function):
     """Whether a function takes `facts`: by that name, or as a fourth argument that it requires; and whether as that."""
     try:
         parameters = inspect.signature(function).parameters
-    except ValueError:
+    except (TypeError, ValueError):  # no function, or one of which nothing can be told
         return False, False
     fourth = [*parameters.values()][3:4]
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

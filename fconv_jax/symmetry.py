@@ -40,7 +40,7 @@ def equivariance_error(
     margin: float | None = None,
     kind: Any = None,
 ) -> jax.Array:
-    """Returns |f(R x) - R f(x)| / |f(x)|, R the rotation by `angle`, | | the Euclidean norm over everything.
+    """Returns |f(R x) - R f(x)| / |R f(x)|, R the rotation by `angle`, | | the Euclidean norm over everything.
 
     What R does follows from the number of axes, of the input as of the output: an image (4) is rotated, a field (5)
     is rotated and moved along the group, `[batch, t, channel]` (3) is moved, and `[batch, ...]` with two axes or one
@@ -151,9 +151,11 @@ def difference(
 
 
 def kinds_of(y: Any, kind: Any) -> list[str | None]:
-    """Returns the kind of each array of an output."""
+    """Returns the kind of each array of an output; a None in it is no array."""
     try:
         kinds = jax.tree.leaves(jax.tree.broadcast(kind, y, is_leaf=_is_none), is_leaf=_is_none)
+        leaves = jax.tree.leaves(y, is_leaf=_is_none)
+        kinds = [each for each, leaf in zip(kinds, leaves, strict=True) if leaf is not None]
     except ValueError:
         raise ValueError(f"kind (={kind!r}) must match the output: {jax.tree.structure(y)}") from None
     for each in kinds:

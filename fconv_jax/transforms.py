@@ -249,6 +249,9 @@ def _spline_taps(height, width, angle):
     i, j = np.meshgrid(np.arange(height) - centre_i, np.arange(width) - centre_j, indexing="ij")
     p = centre_i + math.cos(radians) * i + math.sin(radians) * j
     q = centre_j - math.sin(radians) * i + math.cos(radians) * j
+    # A point on the border is inside, whatever the last digit of its sine.
+    p, q = (np.where(np.abs(x - np.clip(x, 0, end)) < 1e-9, np.clip(x, 0, end), x)
+            for x, end in ((p, height - 1), (q, width - 1)))  # fmt: skip
     inside = (p >= 0) & (p <= height - 1) & (q >= 0) & (q <= width - 1)
     places, weights = [], []
     for row, row_weight in _cubic_taps(p, height):

@@ -99,7 +99,7 @@ def plain_twin(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
     Raises:
       ValueError: a network without a plain twin.
     """
-    if MODELS.get(name) not in (ResNet, UNet, EDSR):
+    if not isinstance(name, str) or MODELS.get(name) not in (ResNet, UNet, EDSR):
         raise ValueError(f"name (={name!r}) must be resnet18_fconv, unet_fconv or edsr_fconv")
 
     def count(options):

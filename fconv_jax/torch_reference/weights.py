@@ -203,6 +203,9 @@ def _convert_fconv(layer, prefix, _, reader):
     if layer.group.reflections or layer.feature_group_count > 1:
         reader.problems.append(f"{prefix}*: the reference has neither reflections nor feature groups")
         return []
+    if len(shape) != (4 if isinstance(layer, GroupFConv) else 3):
+        reader.problems.append(f"{prefix}*: a stack of layers (coefficients {shape}) has no place in the reference")
+        return []
     hint = " for this layer's kernel size, rotations, frequencies and mask"
     num_problems = len(reader.problems)
     if layer.kernel_size == 1:  # the reference's 1 x 1 layers store no basis
@@ -254,6 +257,9 @@ def _convert_feature_bias(layer, prefix, reader):
 
 def _convert_conv(layer, prefix, _, reader):
     kernel = layer.kernel[...]
+    if kernel.ndim != 4:
+        reader.problems.append(f"{prefix}*: a convolution with a kernel {kernel.shape} has no place in the reference")
+        return []
     rows, columns, in_features, out_features = kernel.shape
     weight = reader.take(f"{prefix}weight", (out_features, in_features, rows, columns), kernel.dtype)
     return [(layer.kernel, weight.transpose(2, 3, 1, 0)), *_convert_plain_bias(layer, prefix, reader)]

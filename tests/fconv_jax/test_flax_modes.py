@@ -47,6 +47,16 @@ def test_hijax_variables_give_the_same_numbers(name):
 
 
 @every_layer
+def test_filters_are_expanded_under_hijax_too(name):
+    layer, x = made(name)
+    with nnx.var_defaults(hijax=True):
+        other, _ = made(name)
+        inside = fc.expand_filters(other)
+    for expanded in (inside, fc.expand_filters(other), fc.expand_filters(nnx.List([other]))[0]):
+        assert_close(expanded(x), layer(x))
+
+
+@every_layer
 def test_hijax_variables_have_shapes_without_numbers(name):
     expected = nnx.state(made(name)[0], nnx.Param)
     with nnx.var_defaults(hijax=True):

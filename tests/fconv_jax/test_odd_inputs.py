@@ -47,6 +47,42 @@ def test_nnx_conv_on_an_image_below_its_kernel():
     assert ours.shape == theirs.shape
 
 
+def test_nnx_conv_keeps_the_type_that_is_asked_for():
+    """A NumPy type equals None."""
+    with jax.enable_x64(True):
+        asked = {"preferred_element_type": np.dtype("float64"), "padding": 1, "rngs": nnx.Rngs(0)}
+        layer = nnx.Conv(2, 3, (3, 3), conv_general_dilated=fc.conv_general_dilated, **asked)
+        assert layer(jnp.ones((1, 4, 4, 2), jnp.float32)).dtype == jnp.float64
+
+
+def test_a_twin_has_the_biases_that_a_plain_layer_can_have():
+    for name in ("edsr_fconv", "unet_fconv"):
+        options = {"group": 4, "width": 2, "in_features": 1, "rngs": nnx.Rngs(0)}
+        fc.models.plain_twin(name, bias_init=fc.initializers.torch_reference(), **options)
+    twin = fc.models.plain_twin("edsr_fconv", bias_init=nnx.initializers.ones, **options)
+    np.testing.assert_array_equal(twin.conv.bias[...], 1)
+    with pytest.raises(ValueError, match="must be resnet18_fconv"):
+        fc.models.plain_twin(["edsr_fconv"], rngs=nnx.Rngs(0))
+
+
+def test_plain_blocks_refuse_what_blocks_with_a_group_refuse():
+    for options, said in (((1, 0, 3), "out_features"), ((1, 2, 4), "odd kernel_size")):
+        with pytest.raises(ValueError, match=said):
+            fc.ConvBlock(*options, None, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="'foo'"):
+        fc.ConvBlock(1, 2, 3, None, padding="foo", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="in_features"):
+        fc.UpBlock("1", 2, 3, rngs=nnx.Rngs(0))
+
+
+def test_an_output_that_is_none_is_no_array():
+    x = noise(1, 5, 5, 1)
+    assert fc.equivariance_error(lambda x: (x, None), x) == 0
+    assert fc.equivariance_error(lambda x: {"a": x, "b": None}, x, kind={"a": "scalar", "b": None}) == 0
+    with pytest.raises(ValueError, match="no array"):
+        fc.equivariance_error(lambda x: None, x)
+
+
 def test_edsr_computes_in_half_precision_under_strict_types():
     model = fc.models.create("edsr_fconv", in_features=3, blocks=1, width=2, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     images = noise(1, 8, 8, 3)
