@@ -304,6 +304,5 @@ def test_layers_that_the_reference_cannot_hold_are_named():
     layer = fc.LiftingFConv(1, 2, 3, 4, rngs=nnx.Rngs(0))
     basis = layer.sampled_basis.values
     state = {"stack.Basis": basis, "stack.weights": np.zeros((2, 1, 1, basis.shape[-1]), np.float32)}
-    refused(
-        model, state, "stack.*: a stack of layers (coefficients (2, 1, 2, 7))", "line.*: a convolution with a kernel"
-    )
+    said = ("stack.*: a stack of layers (coefficients (2, 1, 2, 7))", "line.*: a convolution with a kernel")
+    refused(model, state, *said, names={"stack": "stack", "line": "line"})
