@@ -8,7 +8,6 @@ on the 5,000 validation digits, which no run trains on: it may choose.
 
 import argparse
 import dataclasses
-import functools
 import json
 import re
 import time
@@ -158,7 +157,13 @@ def _train(choice, protocol, splits):
     layers = tuple(Layer(*size, pool=i < choice.pools) for i, size in enumerate(sizes))
     options = {"num_rotations": 8, "hidden": 64, **choice.options}
     options["num_rotations"] = Group(options["num_rotations"], choice.reflections)
-    network = network_of(functools.partial(InvariantFConv, layers, **options))
+
+    def create(**more):
+        model = InvariantFConv(layers, **options, **more)
+        model.input_shape = (choice.pixels, choice.pixels, 1)
+        return model
+
+    network = network_of(create)
     train, test = splits["train"], splits[protocol.split]
     plan = devices.layout("lenet_fconv_invariant", len(protocol.seeds), choice.batch_size, has_stats=True)
     epochs = protocol.epochs * choice.times

@@ -36,10 +36,13 @@ def main(argv) -> int:
     from benchmarks.origin import origin
     from experiments.runs import train
     from experiments.runs.folder import write_json
+    from experiments.runs.plan import cell_name
     from experiments.training.loop import Loop
 
     class Tested(Loop):
         """A loop that tests its seeds after the last epochs, beside what it does."""
+
+        name = folder = ""
 
         def __init__(self, configs, splits):
             super().__init__(configs, splits)
@@ -54,7 +57,9 @@ def main(argv) -> int:
             return super().run(report=report_and_test, **options)
 
         def keep(self, epoch, accuracy):
-            name = f"setting{self.config.setting}_{self.config.model}_{self.config.dataset}"
+            setting, model, dataset = self.config.setting, self.config.model, self.config.dataset
+            name = Tested.name = f"setting{setting}_{model}_{dataset}"
+            Tested.folder = cell_name(setting, model, dataset, self.config.init)
             found = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
             command = f"python -m benchmarks.test_selection {' '.join(argv)}"
             now = {"config": self.config.to_json(), "command": command, "origin": origin()}
@@ -62,7 +67,19 @@ def main(argv) -> int:
             print(f"epoch {epoch}, test digits: {np.mean(accuracy):.4f}", flush=True)
 
     train.Loop = Tested
-    return run.main(argv)
+    code = run.main(argv)
+    if code == 0 and Tested.name:
+        _sign(Tested.name, options.output or Path("checkpoints") / Tested.folder)
+    return code
+
+
+def _sign(name, folder):
+    """Notes of which weights the accuracies are: no other run's page shows them."""
+    from experiments.runs.folder import RESULTS, read_json, write_json
+
+    found = json.loads(FILE.read_text(encoding="utf-8"))
+    found[name]["best_digest"] = read_json(folder / RESULTS)["best_digest"]
+    write_json(FILE, found)
 
 
 if __name__ == "__main__":

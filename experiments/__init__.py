@@ -54,7 +54,8 @@ def _patient(stream, number):
 
 def _hear(*_):
     name = os.path.basename(sys.argv[0])
-    stop_now("continue with --resume" if name == "run.py" else "the same command starts again")
+    others = "the same command " + ("continues" if name in ("sweep.py", "ladder.py") else "starts again")
+    stop_now("continue with --resume" if name == "run.py" else others)
 
 
 def _say(kind, error, trace):

@@ -22,7 +22,7 @@ def parser() -> Parser:
     config.add_data_options(result, default="default: the run's")
     result.add_argument("--angles", action="store_true", help="also accuracy against the angle, -180 to 180 degrees")
     text = "degrees between them (default 15)"
-    result.add_argument("--angle-step", type=one_of(STEPS, int), metavar="N", default=15, help=text)
+    result.add_argument("--angle-step", type=one_of(STEPS, int), metavar="N", help=text)
     text = "also each image rotated by its own angle, uniform over the circle: bilinear and cubic, three sets of angles"
     result.add_argument("--uniform", action="store_true", help=text)
     result.add_argument("--output", metavar="DIR", type=path, help="where evaluation.json goes (default: RUN_DIR)")
@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     command = parser()
     options = command.parse_args(argv)
+    if options.angle_step and not options.angles:
+        command.error("--angle-step is of --angles")
     devices.configure(config.model_of(options.run_dir))
     line = config.command_line("experiments.evaluate", argv)
     return guarded(command, lambda: _evaluate(options, line))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -159,6 +160,7 @@ def _only_process(root, dataset, progress):
 
 def _make_builder(root, dataset, setting, data_seed, progress=None):
     tfds.disable_progress_bar()
+    logging.getLogger("absl").setLevel(logging.ERROR)  # that it is a configuration of ours
     config = RotatedMnistConfig.create(dataset, setting, data_seed)
     # For a configuration that TFDS lists, it accepts only its own object.
     config = RotatedMnist.builder_configs.get(config.name, config)

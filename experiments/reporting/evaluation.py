@@ -53,13 +53,24 @@ def _check_output(output, evaluator):
     where = output or (evaluator and evaluator.run_dir)
     if where:
         folders.check_writable(where)
-    if output is None or not folders.is_run(output):
+    if output is None:
+        return
+    if not folders.is_run(output):
+        _check_same_network(output, evaluator)
         return
     if evaluator and output.resolve() == evaluator.run_dir.resolve():
         return
     there = folders.best_record(output) or reading.check_run(output) or {}
     if evaluator is None or evaluator.digest not in (there.get("digest"), there.get("best_digest")):
         raise InputError(f"{output} holds another run: choose another --output")
+
+
+def _check_same_network(output, evaluator):
+    """Refuses a folder with what was measured of another run: its files would be of both."""
+    for name in (folders.EVALUATION, folders.AUDIT):
+        there = _read(output / name).get("best_digest")
+        if there and there != (evaluator and evaluator.digest):
+            raise InputError(f"{output / name} is of another run: choose another --output")
 
 
 def _evaluate(options, command, console):
@@ -88,7 +99,7 @@ def _evaluate(options, command, console):
     last = [(name, "", contents[name]) for name in ("mean", "mean_all")]
     _print(console, title, ("seed", "best epoch", "test"), rows, last)
     if options.angles:
-        angles = range(-180, 181, options.angle_step)
+        angles = range(-180, 181, options.angle_step or 15)
         shown = functools.partial(counted, console, "angles")
         by_angle = evaluator.accuracy_by_angle(test, angles, progress=shown)
         contents["angles"] = {"angle": list(angles), "accuracy": by_angle.tolist()}
@@ -181,11 +192,16 @@ def _write(output, contents, console):
 
 def _earlier(path, digest):
     """An earlier evaluation.json of the same network; empty if there is none."""
+    found = _read(path)
+    return found if found.get("best_digest") == digest else {}
+
+
+def _read(path):
+    """A file's contents; empty if there is none, or none that can be read."""
     try:
-        found = folders.read_json(path)
+        return folders.read_json(path)
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if found.get("best_digest") == digest else {}
 
 
 def _where(trained):

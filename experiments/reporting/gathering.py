@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
+
 from experiments.reporting import invariant_page, mnist_rot_page, pages, plots, tables, uniform_page
 from experiments.rules import InputError
 from experiments.runs import folder as folders
@@ -87,7 +89,8 @@ def gathered(output: Path, but: Collection[Path] = ()) -> dict[Path, dict]:
 
 
 def _folders(paths):
-    """Paths without files that no run writes: checkpoints/* names its README too."""
+    """Paths, each once, without files that no run writes: checkpoints/* names its README too."""
+    paths = list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
     return [path for path in paths if not path.is_file() or folders.is_derived(path.name)] or paths
 
 
@@ -123,8 +126,13 @@ def _write(made, kept, command, single_file, output):
 def read_claims(path: Path) -> dict:
     """What `benchmarks.test_selection` left; nothing if it did not run."""
     try:
-        return folders.read_json(path) if path.exists() else {}
-    except (OSError, ValueError) as error:
+        claims = folders.read_json(path) if path.exists() else {}
+        for claim in claims.values():
+            accuracy = np.array(list(claim["test_accuracy"].values()), float)
+            if accuracy.ndim != 2 or not np.isfinite(accuracy).all():
+                raise ValueError("no accuracies")
+        return claims
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} cannot be read ({error}): remove it, or put it back") from error
 
 

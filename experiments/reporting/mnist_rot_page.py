@@ -27,7 +27,7 @@ def write(output: Path, kept: dict[Path, dict], claims: dict) -> list[str]:
     """Writes OUTPUT/mnist-rot.md if there is a cell of rotated digits; its name, or nothing.
 
     `kept`: {folder: results.json} of all cells; `claims`: the contents of `CLAIMS`, {name of a run: test accuracies
-    after its last epochs}; that of a run with other options is not shown.
+    after its last epochs}; that of other weights is not shown.
     """
     cells = [cell for cell in kept.values() if DATASETS[cell["dataset"]].is_rotated and good(cell).any()]
     if not cells:
@@ -45,15 +45,12 @@ def write(output: Path, kept: dict[Path, dict], claims: dict) -> list[str]:
 
 def _claim(cell, claims):
     """The error at each seed's best epoch on the test digits themselves."""
-    found = claims.get(f"setting{cell['setting']}_{cell['model']}_{cell['dataset']}")
-    if not found or _options(found["command"]) != _options(cell["command"]):
+    found = claims.get(f"setting{cell['setting']}_{cell['model']}_{cell['dataset']}", {})
+    if not found.get("best_digest") or found["best_digest"] != cell.get("best_digest"):
+        return "not run here"
+    if any(len(row) != len(cell["seeds"]) for row in found["test_accuracy"].values()):
         return "not run here"
     return _text(np.max(list(found["test_accuracy"].values()), axis=0), cell)
-
-
-def _options(command):
-    """What follows `python -m PROGRAM`."""
-    return command.split()[3:]
 
 
 def _text(accuracy, cell):

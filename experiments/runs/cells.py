@@ -14,7 +14,7 @@ from experiments.runs import config as configs
 from experiments.runs import folder as folders
 from experiments.runs import reading
 from experiments.runs.plan import Planned
-from experiments.settings import RunConfig
+from experiments.settings import SETTINGS, RunConfig
 
 Say = Callable[[str], None]
 
@@ -88,3 +88,20 @@ def are_finished(planned: Planned, output: Path, given: dict, data_dir, say: Say
     if not all(folders.is_finished(output / name) for name in names):
         return False
     return bool(of_sweep(planned, output, given, data_dir, say))
+
+
+def saved_with(cell: Cell) -> Path | None:
+    """The folder of another setting whose save, of an interrupted sweep, is this cell's too, if this one has none."""
+    if folders.resume_record(cell.folder):
+        return None
+    now = configs.of_save([cell.config], [cell.data_digest]) | {"data_digest": None}
+    for setting in set(SETTINGS) - {cell.config.setting}:
+        name = cell.folder.name.replace(f"setting{cell.config.setting}_", f"setting{setting}_", 1)
+        try:
+            record = folders.resume_record(cell.folder.with_name(name)) or {}
+        except InputError:  # that run's own
+            continue
+        is_alike = isinstance(record.get("config"), dict) and record["config"] | {"data_digest": None} == now
+        if cell.config.setting in record.get("settings", []) and is_alike:
+            return cell.folder.with_name(name)
+    return None

@@ -69,9 +69,14 @@ def num_seeds_of(options: argparse.Namespace) -> int:
         return num_seeds(options)
     datasets = [options.dataset] if options.dataset in DATASETS else DATASETS
     folders = [Path("checkpoints") / cell_name(options.setting, options.model, one, options.init) for one in datasets]
-    saved = map(_said, [options.output] if options.output else folders)
-    seeds = next((said.get("seeds") for said in saved if said), None)
-    return len(seeds) if isinstance(seeds, list) and seeds else NUM_SEEDS
+    saved = {len(seeds) for seeds in map(_seeds, [options.output] if options.output else folders) if seeds}
+    if len(saved) > 1:  # runs of several data sets: which one is meant takes TFDS to tell
+        from experiments import data
+
+        where = {"settings": [options.setting], "data_seed": options.data_seed or 0}
+        dataset = data.resolve_dataset("auto", options.data_dir, **where)[0]
+        saved = {len(_seeds(folders[list(datasets).index(dataset)]))}
+    return max(saved, default=0) or NUM_SEEDS
 
 
 def given(options: argparse.Namespace) -> dict:
@@ -165,6 +170,12 @@ def check_save(folder: Path, record: dict | None, config: RunConfig, data_digest
 def model_of(folder) -> str:
     """The network that a run's folder names, or "" where it cannot be told; only flags are chosen by it."""
     return str(_said(folder).get("model", ""))
+
+
+def _seeds(folder):
+    """A run's seeds, or nothing where they cannot be told."""
+    seeds = _said(folder).get("seeds")
+    return seeds if isinstance(seeds, list) else []
 
 
 def _said(folder):

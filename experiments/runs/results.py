@@ -74,6 +74,18 @@ def versions() -> dict:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}}
 
 
+def with_last(before: list[str], now: str) -> list[str]:
+    """Commits, commands or devices that trained a run, and the one that trains it now; each once.
+
+    A command that differs from an earlier one in `--resume` only is that one.
+    """
+
+    def plain(text):
+        return text.replace(" --resume", "")
+
+    return before if plain(now) in map(plain, before) else [*before, now]
+
+
 def commit() -> str:
     """The repository's commit; "and changes" if a Python file differs or is new; empty if this is no checkout."""
     git = ["git", "--no-optional-locks", "-C", str(Path(__file__).parents[2])]

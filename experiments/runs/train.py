@@ -33,7 +33,7 @@ from experiments.runs.exit_codes import Interrupted, Signals
 from experiments.runs.folder import write_json
 from experiments.runs.plan import Place, Planned
 from experiments.runs.progress import Bar, duration
-from experiments.runs.results import commit, print_tables, summarize, write_curves
+from experiments.runs.results import commit, print_tables, summarize, with_last, write_curves
 from experiments.training import processes
 from experiments.training.devices import device_name
 from experiments.training.loop import Loop, Position
@@ -67,6 +67,8 @@ def run(options: Namespace, command: str, draw: Draw) -> None:
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
         if _taken(stack, console, cell, resume=options.resume, overwrite=options.overwrite):
+            if options.resume and (other := cells_of.saved_with(cell)):
+                console.print(f"{other} has the save of both: the sweep's command continues it, this one starts anew")
             _train(console, [cell], command, options.data_dir, draw, resume=options.resume)
 
 
@@ -174,7 +176,7 @@ def _train(console, cells, command, data_dir, draw, *, resume, place: Place | No
     with Signals() as signals, Bar(console, config, place) as bar:
         loop = Loop([cell.config for cell in cells], {cell.config.setting: cell.splits for cell in cells})
         save = cells[0].folder / folders.RESUME
-        commits = _begin(console, loop, save if resume and has_checkpoint(save) else None)
+        made = _begin(console, loop, save if resume and has_checkpoint(save) else None, command)
         images = loop.train[1].shape[0]
         console.print(
             f"{config.model}, setting {config.setting}, {config.dataset}: {len(config.seeds)} seeds, "
@@ -184,9 +186,9 @@ def _train(console, cells, command, data_dir, draw, *, resume, place: Place | No
             console.print(f"resumed after epoch {loop.position.epoch}, step {loop.position.step}")
         console.print(f"expected duration: about {duration(loop.estimate_seconds())}")
         bar.start(loop.position, loop.num_steps)
-        if not _run(loop, cells, commits, bar.report, stop):
+        if not _run(loop, cells, made, bar.report, stop):
             raise Interrupted
-    for cell, results in _finish(loop, cells, command, commits, draw):
+    for cell, results in _finish(loop, cells, made, draw):
         print_tables(console, results)
         where = [] if data_dir is None else ["--data-dir", str(data_dir)]
         console.print(
@@ -195,20 +197,21 @@ def _train(console, cells, command, data_dir, draw, *, resume, place: Place | No
         )
 
 
-def _begin(console, loop, save):
-    """Starts a loop, from a save if there is one; returns the commits of the code that trained and trains it."""
+def _begin(console, loop, save, command):
+    """Starts a loop, from a save if there is one; returns the commits, commands and devices that train it, or did."""
     rows, position, record = _restored(loop, save) if save else (None, None, {})
     others = [str(number) for number in record.get("settings", []) if number not in loop.settings]
     if others:
         console.print(f"the save is of setting {', '.join(others)} too, which does not go on here")
     loop.start(rows, position)
-    return list(dict.fromkeys([*record.get("commits", ["unknown"] if record else []), commit()]))
+    now = {"commits": commit(), "commands": command, "devices": device_name()}
+    return {name: with_last(record.get(name, ["unknown"] if record else []), value) for name, value in now.items()}
 
 
-def _run(loop, cells, commits, report, stop):
+def _run(loop, cells, made, report, stop):
     """Trains to the last epoch, or until `stop`; one process saves."""
     folder, record = cells[0].folder / folders.RESUME, {"seeds": list(loop.config.seeds), "settings": loop.settings}
-    record["commits"] = commits
+    record |= made
     record["config"] = configs.of_save([cell.config for cell in cells], [cell.data_digest for cell in cells])
     record["basis"] = basis_record(abstract_model(loop.network))
     saver = Checkpoints(folder) if processes.is_first() else None
@@ -244,7 +247,7 @@ def _restored(loop, folder):
     return states, position, record
 
 
-def _finish(loop, cells, command, commits, draw):
+def _finish(loop, cells, made, draw):
     """Tests the best epochs once and writes all results; returns (cell, results.json) of each.
 
     The folder with the save that a resume needs is finished last.
@@ -252,7 +255,7 @@ def _finish(loop, cells, command, commits, draw):
     results = []
     for cell in reversed(cells):
         best, confusion = loop.best(cell.config.setting, cell.splits["test"])
-        results.append((cell, _summary(loop, cell, best["epoch"], confusion, command, commits)))
+        results.append((cell, _summary(loop, cell, best["epoch"], confusion, made)))
         if processes.is_first():
             arrays = {"params": best["params"], "stats": best["stats"]}
             epochs = np.asarray(best["epoch"]).tolist()
@@ -264,7 +267,7 @@ def _finish(loop, cells, command, commits, draw):
     return results[::-1]
 
 
-def _summary(loop, cell, best_epoch, confusion, command, commits):
+def _summary(loop, cell, best_epoch, confusion, made):
     position = loop.position
     return summarize(
         cell.config,
@@ -276,7 +279,7 @@ def _summary(loop, cell, best_epoch, confusion, command, commits):
         train_images_per_second=position.images / max(position.seconds, 1e-9),
         compile_seconds=position.compile_seconds,
         wall_seconds=position.wall_seconds,
-        command=command,
-        device=device_name(),
-        commit=", ".join(filter(None, commits)),
+        command="; ".join(made["commands"]),
+        device="; ".join(made["devices"]),
+        commit=", ".join(filter(None, made["commits"])),
     )

@@ -102,6 +102,11 @@ def test_seeds_that_failed_are_in_no_mean(synthetic, own, monkeypatch, capsys):
     assert f"{evaluated['uniform']['accuracy']['bilinear'][1][0]:.4f}" in uniform
 
 
+def test_a_folder_with_the_numbers_of_another_run_is_refused(synthetic, own, tmp_path, capfd):
+    (tmp_path / "evaluation.json").write_text(json.dumps({"best_digest": "0" * 64}))
+    helpers.assert_refused(capfd, tmp_path, helpers.evaluate, own, "--output", tmp_path, says="is of another run")
+
+
 def test_a_second_evaluation_keeps_what_the_first_measured(synthetic, own):
     assert helpers.evaluate(own, "--angles", "--angle-step", 90) == 0
     first = json.loads((own / "evaluation.json").read_text())
@@ -155,5 +160,8 @@ def test_a_number_of_parameters_that_the_network_does_not_have_is_refused(own, f
 
 
 def test_a_step_that_does_not_divide_half_a_turn_is_refused(own, tmp_path, capfd):
+    helpers.assert_refused(
+        capfd, tmp_path, helpers.evaluate, own, "--angle-step", 5, says="--angle-step is of --angles"
+    )
     arguments = (own, "--angles", "--angle-step", 7)
     helpers.assert_refused(capfd, tmp_path, helpers.evaluate, *arguments, says="--angle-step: invalid choice: '7'")

@@ -52,6 +52,29 @@ def test_a_page_of_several_angles_is_linked_where_it_is(tmp_path):
         assert ("(input-turns.md)" in (tmp_path / "invariant.md").read_text()) == has_turns
 
 
+def test_minutes_are_those_of_both_settings(tmp_path):
+    kept = cells(tmp_path)
+    (one, first), (three, third) = kept.items()
+    minutes = "minutes of training for settings 1 and 3"
+
+    def said(kept):
+        invariant_page.write(tmp_path, kept)
+        _, _, *rows = table((tmp_path / "invariant.md").read_text())
+        return next(row[3] for row in rows if row[0].startswith(minutes))
+
+    (tmp_path / "setting3" / "angles.csv").unlink()
+    first |= {"wall_seconds": 600.0, "command": "both"}
+    assert said({one: first, three: {**third, "wall_seconds": 600.0, "command": "both"}}) == "10.0"
+    assert said({one: first, three: {**third, "wall_seconds": 300.0, "command": "another"}}) == "15.0"
+    assert said({one: first, three: {**third, "seeds": [0, 2]}}) == said({one: first}) == "not run here"
+
+
+def test_data_sets_without_goals_have_no_page(tmp_path):
+    kept = {folder: cell | {"dataset": "mnist_rot_like"} for folder, cell in cells(tmp_path).items()}
+    assert invariant_page.write(tmp_path, kept) == []
+    assert not (tmp_path / "invariant.md").exists()
+
+
 def levels(tmp_path, kept):
     """{what: which of its goals was reached}."""
     invariant_page.write(tmp_path, kept)

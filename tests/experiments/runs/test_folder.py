@@ -44,7 +44,7 @@ def test_what_file_managers_leave_is_not_a_file_of_the_users(tmp_path):
 
 
 def options(**given):
-    names = ("seeds", "num_seeds", "output", "dataset", "init")
+    names = ("seeds", "num_seeds", "output", "dataset", "init", "data_dir", "data_seed")
     return argparse.Namespace(**{**dict.fromkeys(names), "resume": True, "setting": 3, "model": "lenet", **given})
 
 

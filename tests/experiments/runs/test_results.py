@@ -129,6 +129,15 @@ def test_the_commit_is_the_repositorys_and_says_what_was_changed(tmp_path, monke
     assert results.commit() == ""  # no git
 
 
+def test_what_trained_a_run_is_named_once():
+    a, b = "python -m experiments.run --epochs 12", "python -m experiments.run"
+    assert results.with_last([], a) == [a]
+    assert results.with_last([a], a) == results.with_last([a], f"{a} --resume") == [a]
+    assert results.with_last([f"{a} --resume"], a) == [f"{a} --resume"]
+    assert results.with_last([a], f"{b} --resume") == [a, f"{b} --resume"]
+    assert results.with_last(["unknown"], a) == ["unknown", a]
+
+
 def test_curves_and_counts_of_another_number_of_seeds_are_no_results():
     right, correct, losses = [(5, 4)] * 3, [[2]] * 3, [[1.0]] * 3
     for one, two, three in ((right[:2], correct, losses), (right, correct[:2], losses), (right, correct, losses[:2])):
