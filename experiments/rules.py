@@ -149,7 +149,7 @@ def path(word: str | os.PathLike) -> Path:
     if not fits:
         raise argparse.ArgumentTypeError(f"{word!r} must be a name in UTF-8, in a locale of UTF-8 (LC_ALL=C.UTF-8)")
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(found).parts):
-        raise argparse.ArgumentTypeError(f"{word[:40]!r}...: a name in it is longer than {LONGEST_NAME} bytes")
+        raise argparse.ArgumentTypeError(f"{word[:40]!r}...: a name in it cannot be longer than {LONGEST_NAME} bytes")
     return Path(found)
 
 

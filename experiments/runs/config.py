@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments import data
 from experiments.rules import InputError, Parser, one_of, path, whole
 from experiments.runs.folder import CONFIG, read_json, write_json
 from experiments.runs.plan import cell_name
@@ -71,8 +72,6 @@ def num_seeds_of(options: argparse.Namespace) -> int:
     folders = [Path("checkpoints") / cell_name(options.setting, options.model, one, options.init) for one in datasets]
     saved = {len(seeds) for seeds in map(_seeds, [options.output] if options.output else folders) if seeds}
     if len(saved) > 1:  # runs of several data sets: which one is meant takes TFDS to tell
-        from experiments import data
-
         where = {"settings": [options.setting], "data_seed": options.data_seed or 0}
         dataset = data.resolve_dataset("auto", options.data_dir, **where)[0]
         saved = {len(_seeds(folders[list(datasets).index(dataset)]))}

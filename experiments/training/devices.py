@@ -69,7 +69,7 @@ def configure(model: str, num_seeds: int = 1) -> None:
 def are_several() -> bool:
     """Whether the environment says that this process is one of several that compute together."""
     counts = (os.environ.get(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
-    return "JAX_COORDINATOR_ADDRESS" in os.environ or any(int(count) > 1 for count in counts)
+    return "JAX_COORDINATOR_ADDRESS" in os.environ or any(int(count or 1) > 1 for count in counts)
 
 
 def layout(model: str, num_seeds: int, batch_size: int, *, seed_map: str = "auto", has_stats: bool = False) -> Layout:

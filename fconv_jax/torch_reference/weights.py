@@ -14,12 +14,7 @@ import numpy as np
 from flax import nnx
 
 from fconv_jax.layers import GroupFConv, LiftingFConv, ProjectingFConv
-
-# Relative distance that a stored function may have from our span: about 1e-7 in float32, above 1e-2 with
-# another mask or number of frequencies.
-_SPAN_TOLERANCE = 1e-5
-# Smallest singular value of the stored functions at length 1: 1 for the reference's own, 0 where they repeat.
-_SMALLEST_INDEPENDENCE = 1e-3
+from fconv_jax.torch_reference.change_of_basis import change_of_basis
 
 # Our modules' paths and the reference's names, a table a network; where it flattens: (conv, dense layer).
 _LENET = {"conv": "conv1", "dense1": "fc1", "dense2": "fc2"}
@@ -136,6 +131,11 @@ class _Reader:
             return f"holds NaN, infinity or a number too large for {jnp.dtype(dtype).name}"
         return ""
 
+    def refuse(self, prefix, why):
+        """Notes that a whole module cannot be loaded; returns no pairs of variables and values."""
+        self.problems.append(f"{prefix}*: {why}")
+        return []
+
     def skip(self, *names):
         """Marks entries as known: derived from others, or without a meaning here."""
         self._used.update(names)
@@ -193,19 +193,16 @@ def _convert(module, prefix, flattened, reader):
         if isinstance(module, kind):
             new = converter(module, prefix, flattened, reader)
             return [(parameter, jnp.asarray(value, parameter[...].dtype)) for parameter, value in new]
-    reader.problems.append(f"{prefix}*: a {type(module).__name__} has no counterpart in the reference")
-    return []
+    return reader.refuse(prefix, f"a {type(module).__name__} has no counterpart in the reference")
 
 
 def _convert_fconv(layer, prefix, _, reader):
     ours, shape = layer.sampled_basis, layer.coefficients[...].shape
     expand = layer.group.order if isinstance(layer, GroupFConv) else 1
     if layer.group.reflections or layer.feature_group_count > 1:
-        reader.problems.append(f"{prefix}*: the reference has neither reflections nor feature groups")
-        return []
+        return reader.refuse(prefix, "the reference has neither reflections nor feature groups")
     if len(shape) != (4 if isinstance(layer, GroupFConv) else 3):
-        reader.problems.append(f"{prefix}*: a stack of layers (coefficients {shape}) has no place in the reference")
-        return []
+        return reader.refuse(prefix, f"a stack of layers (coefficients {shape}) has no place in the reference")
     hint = " for this layer's kernel size, rotations, frequencies and mask"
     num_problems = len(reader.problems)
     if layer.kernel_size == 1:  # the reference's 1 x 1 layers store no basis
@@ -214,7 +211,7 @@ def _convert_fconv(layer, prefix, _, reader):
         theirs = reader.take(f"{prefix}Basis", ours.values.shape, hint=hint)
         change = np.zeros((ours.rank, ours.rank))
     if layer.kernel_size > 1 and len(reader.problems) == num_problems:
-        change = _change_of_basis(theirs, ours.values, f"{prefix}Basis", reader)
+        change = change_of_basis(theirs, ours.values, f"{prefix}Basis", reader)
     weights = reader.take(
         f"{prefix}weights", (layer.out_features, layer.in_features, expand, ours.rank), layer.coefficients[...].dtype
     )
@@ -222,28 +219,6 @@ def _convert_fconv(layer, prefix, _, reader):
     # weights [out, in, a, r'] -> coefficients [a, in, out, r]
     coefficients = np.einsum("sr,mnar->anms", change, weights).reshape(shape)
     return [(layer.coefficients, coefficients), *_convert_feature_bias(layer, prefix, reader)]
-
-
-def _change_of_basis(theirs, ours, name, reader):
-    """M `[r, r]` with theirs = ours M, in float64; notes a problem unless both span the same space."""
-    rank = ours.shape[-1]
-    theirs, ours = theirs.reshape(-1, rank), ours.reshape(-1, rank).astype(np.float64)
-    lengths = np.linalg.norm(theirs, axis=0)
-    if not np.all(lengths):
-        reader.problems.append(f"{name} holds functions that are zero everywhere")
-        return np.zeros((rank, rank))
-    # Smoothing makes some functions much shorter than others: an orthonormal basis of our span first.
-    q, r = np.linalg.qr(ours)
-    inside = q.T @ theirs
-    outside = np.linalg.norm(theirs - q @ inside, axis=0) / lengths
-    if np.max(outside) > _SPAN_TOLERANCE:
-        reader.problems.append(
-            f"{name} spans other filters than this layer's basis (relative distance {np.max(outside):.2g}): "
-            "another mask, number of frequencies or kind of basis"
-        )
-    elif np.linalg.svd(inside / lengths, compute_uv=False)[-1] < _SMALLEST_INDEPENDENCE:
-        reader.problems.append(f"{name} spans fewer filters than this layer's basis: its functions are dependent")
-    return np.linalg.solve(r, inside)
 
 
 def _convert_feature_bias(layer, prefix, reader):
@@ -258,8 +233,7 @@ def _convert_feature_bias(layer, prefix, reader):
 def _convert_conv(layer, prefix, _, reader):
     kernel = layer.kernel[...]
     if kernel.ndim != 4:
-        reader.problems.append(f"{prefix}*: a convolution with a kernel {kernel.shape} has no place in the reference")
-        return []
+        return reader.refuse(prefix, f"a convolution with a kernel {kernel.shape} has no place in the reference")
     rows, columns, in_features, out_features = kernel.shape
     weight = reader.take(f"{prefix}weight", (out_features, in_features, rows, columns), kernel.dtype)
     return [(layer.kernel, weight.transpose(2, 3, 1, 0)), *_convert_plain_bias(layer, prefix, reader)]

@@ -138,3 +138,18 @@ def test_an_initialiser_of_ones_own_gets_the_layers_facts(name):
     np.testing.assert_array_equal(halved, 0.5 * whole)
     fourth = nnx.initializers.normal()  # its fourth argument, which has a default, is not the facts
     assert fc.LiftingFConv(1, 2, 3, 4, coefficient_init=fourth, rngs=nnx.Rngs(0)).coefficients.shape[:2] == (1, 2)
+
+
+def test_layers_that_the_reference_cannot_hold_are_named():
+    """A stack of layers, as `nnx.vmap` makes them, and a convolution along a line."""
+
+    @nnx.vmap
+    def stack(rngs):
+        return fc.LiftingFConv(1, 2, 3, 4, rngs=rngs)
+
+    model = nnx.Dict(stack=stack(nnx.Rngs(0).split(2)), line=nnx.Conv(1, 2, (3,), rngs=nnx.Rngs(0)))
+    layer = fc.LiftingFConv(1, 2, 3, 4, rngs=nnx.Rngs(0))
+    basis = layer.sampled_basis.values
+    state = {"stack.Basis": basis, "stack.weights": np.zeros((2, 1, 1, basis.shape[-1]), np.float32)}
+    with pytest.raises(ValueError, match=r"(?s)a convolution with a kernel.*a stack of layers"):
+        fc.torch_reference.load_weights(model, state, names={"stack": "stack", "line": "line"})

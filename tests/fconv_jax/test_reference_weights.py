@@ -291,18 +291,3 @@ def test_float64_parameters_take_float64_weights():
         state = fconv_entries("conv", layer.sampled_basis, (2, 1, 1))
         fc.torch_reference.load_weights(layer, state, names={"": "conv"})
         assert layer.coefficients[...].dtype == jnp.float64
-
-
-def test_layers_that_the_reference_cannot_hold_are_named():
-    """A stack of layers, as `nnx.vmap` makes them, and a convolution along a line."""
-
-    @nnx.vmap
-    def stack(rngs):
-        return fc.LiftingFConv(1, 2, 3, 4, rngs=rngs)
-
-    model = nnx.Dict(stack=stack(nnx.Rngs(0).split(2)), line=nnx.Conv(1, 2, (3,), rngs=nnx.Rngs(0)))
-    layer = fc.LiftingFConv(1, 2, 3, 4, rngs=nnx.Rngs(0))
-    basis = layer.sampled_basis.values
-    state = {"stack.Basis": basis, "stack.weights": np.zeros((2, 1, 1, basis.shape[-1]), np.float32)}
-    said = ("stack.*: a stack of layers (coefficients (2, 1, 2, 7))", "line.*: a convolution with a kernel")
-    refused(model, state, *said, names={"stack": "stack", "line": "line"})
