@@ -7,7 +7,7 @@ the runs is above the bar.  Needs MNIST.  The clock starts with the images in me
 trained parameters; the programs of the training are compiled before (or taken from the user's cache, where an earlier
 call left them), and the seconds of that stand beside.  Networks and steps are to be chosen
 with `--split validation`: 5,000 digits of the training files that no run trains on.  In the second task the network
-sees the input at four angles when it is tested (`input_turns` of `fconv_jax.models.invariant`), which needs no training;
+sees the input at four angles when it is tested (`input_turns` of `InvariantFConv`), which needs no training;
 there 48,000 images gave .9833 on validation digits (mean of two runs), and 24,000 gave .972 with one angle.
 """
 

@@ -150,7 +150,7 @@ def _speed_run(contents):
               f"| {mean[0]:.1f} ({min(seconds):.1f} to {max(seconds):.1f}) "
               f"| {mean[1]:.4f} ({min(accuracy):.4f} to {max(accuracy):.4f}), {len(accuracy)} runs "
               f"| {'yes' if mean[1] >= task['bar'] else '**no**'} | {task['compile_seconds']:.0f} s |")  # fmt: skip
-    print("\nThe small network has kernels of 9, 5, 5, 5 and 8, 8, 16, 16 features at 8 rotations (benchmarks/speed_run.py).")
+    print("\nThe small network has kernels of 9, 5, 5, 5 and 8, 8, 16, 16 features at 8 rotations.")
     print("Its 48,000 images were chosen on validation digits (.9833, two runs); of the 165,000 of `lenet_classic` no")
     print('validation figure was kept. "To start": compiling, or reading programs that an earlier call left.\n')
     for task in contents["tasks"].values():
