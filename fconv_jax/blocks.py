@@ -11,7 +11,7 @@ from fconv_jax._checks import same, whole
 from fconv_jax.basis import Bicubic, Fourier
 from fconv_jax.convolve import padding_width
 from fconv_jax.group import Group, group_of
-from fconv_jax.initializers import asks_for_facts
+from fconv_jax.initializers import _asks_for_facts
 from fconv_jax.layers import GroupFConv, LiftingFConv
 from fconv_jax.pooling import spatial_mean_pool
 from fconv_jax.resampling import upsample
@@ -256,7 +256,7 @@ def _pooled(x, strides, conv):
 def plain_options(options):
     """Those of a layer's options that a plain convolution has: no basis, and no initialiser that asks for its facts."""
     left_out = {"basis", "coefficient_init"}
-    if any(asks_for_facts(options.get("bias_init"))):
+    if any(_asks_for_facts(options.get("bias_init"))):
         left_out.add("bias_init")
     return {name: value for name, value in options.items() if name not in left_out}
 

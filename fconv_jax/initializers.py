@@ -134,13 +134,13 @@ def initialize(name: str, function: Initializer, key: jax.Array, shape, dtype, f
     """
     if not callable(function):
         raise ValueError(f"{name} (={function!r}) must be a function such as fconv_jax.initializers.he()")
-    asks, by_position = asks_for_facts(function)
+    asks, by_position = _asks_for_facts(function)
     if by_position:  # wrappers such as `nnx.with_partitioning` pass on no names
         return function(key, shape, dtype, facts)
     return function(key, shape, dtype, facts=facts) if asks else function(key, shape, dtype)
 
 
-def asks_for_facts(function):
+def _asks_for_facts(function):
     """Whether a function takes `facts`: by that name, or as a fourth argument that it requires; and whether as that."""
     try:
         parameters = inspect.signature(function).parameters
