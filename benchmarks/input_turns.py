@@ -24,6 +24,7 @@ import fconv_jax as fc
 from benchmarks.origin import origin
 from experiments import data
 from experiments.data.rotation import INTERPOLATIONS, rotate_each, uniform_angles
+from experiments.reporting.invariant_page import Goal
 from experiments.runs.best import Evaluator, rotated, upright_of
 from experiments.runs.folder import write_json
 from experiments.settings import DATASETS
@@ -36,15 +37,19 @@ ANGLES, TOGETHER, FEW = (0,), 100, 2_000
 PACKAGED = "setting1_lenet_fconv_invariant_mnist"
 WORST, STEP = "the worst of 72 angles", 5
 UNIFORM = tuple(f"uniform, {name}" for name in INTERPOLATIONS)
-GOALS = (  # what, of which run, the number from a row of its table, at least and aim, as said
-    ("setting 3", "setting3_lenet_fconv_invariant_mnist", lambda row: row["mnist, setting 3"]["mean"], (0.989, 0.993)),
-    *((f"uniform angles, {name}", PACKAGED, lambda row, name=name: row[f"uniform, {name}"]["mean"], (0.988, 0.993))
-      for name in INTERPOLATIONS),
-    ("upright minus uniform, the worse of both", PACKAGED,
-     lambda row: row["0°"]["mean"] - min(row[name]["mean"] for name in UNIFORM), (0.004, 0.002)),
-    ("the worst of 72 angles", "setting3_lenet_fconv_invariant_mnist", lambda row: row[WORST]["mean"], (0.985, 0.991)),
-    ("error on mnist_rot_like, rotated training", "setting1_lenet_fconv_invariant_mnist_rot_like",
-     lambda row: 1 - row["mnist_rot_like, setting 1"]["mean"], (0.012, 0.007)),
+GOALS = (  # of which run, and the number that a row of its table gives
+    ("setting3_lenet_fconv_invariant_mnist",
+     Goal("setting 3", 3, lambda row: row["mnist, setting 3"]["mean"], 0.989, 0.993, (".989", ".993"))),
+    *((PACKAGED, Goal(name, 1, lambda row, name=name: row[name]["mean"], 0.988, 0.993, (".988", ".993")))
+      for name in UNIFORM),
+    (PACKAGED, Goal("upright minus uniform, the worse of both", 1,
+                    lambda row: row["0°"]["mean"] - min(row[name]["mean"] for name in UNIFORM), 0.004, 0.002,
+                    ("at most .004", ".002"), is_bound_above=True)),
+    ("setting3_lenet_fconv_invariant_mnist",
+     Goal(WORST, 3, lambda row: row[WORST]["mean"], 0.985, 0.991, (".985", ".991"))),
+    ("setting1_lenet_fconv_invariant_mnist_rot_like",
+     Goal("error on mnist_rot_like, rotated training", 1, lambda row: 1 - row["mnist_rot_like, setting 1"]["mean"],
+          0.012, 0.007, ("at most .012", ".007"), is_bound_above=True)),
 )  # fmt: skip
 
 
@@ -122,17 +127,12 @@ def goals(found: dict) -> str:
     """The table of the project's goals beside what the networks reach with the input at the last angles of `TURNS`."""
     turns = ", ".join(f"{turn:g}°" for turn in TURNS[-1])
     lines = [f"| what | input at {turns} | goal: at least, aim | reached |", "|---|---|---|---|"]
-    for what, run, number, bounds in GOALS:
+    for run, goal in GOALS:
         try:
-            value = round(number(found[run]["accuracy"][turns]), 8)
+            value = round(goal.measure(found[run]["accuracy"][turns]), 8)
         except KeyError:
             continue
-        sign = 1 if bounds[0] < bounds[1] else -1  # errors and gaps are to be small
-        passed = [
-            name for name, bound in zip(("at least", "the aim"), bounds, strict=True) if sign * (value - bound) >= 0
-        ]
-        said = ", ".join(f"{bound:.3f}" for bound in bounds)
-        lines.append(f"| {what} | {value:.4f} | {said} | {passed[-1] if passed else '**no**'} |")
+        lines.append(f"| {goal.what} | {value:.4f} | {', '.join(goal.says)} | {goal.reached(value, None)} |")
     return "\n".join(lines)
 
 

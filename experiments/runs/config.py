@@ -1,6 +1,7 @@
 """From a command line or a config.json to a `RunConfig`, and back; each option is a field of it, with its rule."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import shlex
@@ -73,8 +74,9 @@ def num_seeds_of(options: argparse.Namespace) -> int:
     saved = {len(seeds) for seeds in map(_seeds, [options.output] if options.output else folders) if seeds}
     if len(saved) > 1:  # runs of several data sets: which one is meant takes TFDS to tell
         where = {"settings": [options.setting], "data_seed": options.data_seed or 0}
-        dataset = data.resolve_dataset("auto", options.data_dir, **where)[0]
-        saved = {len(_seeds(folders[list(datasets).index(dataset)]))}
+        with contextlib.suppress(data.DataError):  # said where the run starts
+            dataset = data.resolve_dataset("auto", options.data_dir, **where)[0]
+            saved = {len(_seeds(folders[list(datasets).index(dataset)]))}
     return max(saved, default=0) or NUM_SEEDS
 
 

@@ -14,7 +14,7 @@ from experiments.runs import reading
 from experiments.runs.exit_codes import BusyError
 from experiments.runs.folder import write_json
 from experiments.runs.plan import planned
-from experiments.runs.results import versions
+from experiments.runs.results import versions, with_last
 from experiments.runs.train import Draw, train_planned
 from experiments.settings import FIELDS, LADDER_DATASET, MODELS, RUNGS, SETTINGS
 from experiments.training.devices import are_several, device_name
@@ -50,8 +50,10 @@ def climb(model: str, protocol: dict, folder: Path, data_dir: str | None, comman
         if rung in contents["rungs"]:
             continue
         work = file.with_suffix(".runs")
-        devices = dict.fromkeys([*contents["device"].split("; "), device_name()])
-        contents["device"] = "; ".join(devices)  # a ladder may be continued on another machine
+        # A ladder may be continued on another machine.
+        contents["device"] = "; ".join(with_last(contents["device"].split("; "), device_name()))
+            with_last(contents["device"].split("; "), device_name())
+        )  # a ladder may be continued on another machine
         contents["rungs"][rung] = found = _train(row, protocol, work, data_dir, command, draw)
         accuracy, seconds = found["test_accuracy"], found["seconds"]
         means = ", ".join(f"{setting}: {np.mean(accuracy[setting]):.4f}" for setting in sorted(accuracy))

@@ -102,14 +102,6 @@ class Programs:
         moving, losses = program(moving, self.seeds, np.int32(epoch), np.int32(first), orders, data)
         return {**states, **moving}, losses, done
 
-    def epoch(self, states, data, epoch: int):
-        """Runs a whole epoch (from 0) and returns the new states.  Donates `states`."""
-        orders, step = self.orders(data, epoch), 0
-        while step < self.num_steps(data):
-            states, _, done = self.steps(states, orders, data, epoch, step, self.layout.steps_per_call)
-            step += done
-        return states
-
     def confusion(self, params, stats, data) -> np.ndarray:
         """Counts `[seeds, class, predicted class]` over a whole split."""
         parts = [

@@ -42,3 +42,9 @@ def test_a_resumed_run_is_not_taken_for_that_of_another_data_set(dataset, seeds,
     names = ("seeds", "num_seeds", "output", "dataset", "init", "data_dir", "data_seed")
     options = argparse.Namespace(**dict.fromkeys(names), resume=True, setting=3, model="lenet")
     assert config.num_seeds_of(options) == seeds
+
+    def refuses(*_, **__):
+        raise data.DataError("some of MNIST's files are missing")
+
+    monkeypatch.setattr(data, "resolve_dataset", refuses)  # as the run itself will say, in a line
+    assert config.num_seeds_of(options) == 3
