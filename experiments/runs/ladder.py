@@ -52,8 +52,6 @@ def climb(model: str, protocol: dict, folder: Path, data_dir: str | None, comman
         work = file.with_suffix(".runs")
         # A ladder may be continued on another machine.
         contents["device"] = "; ".join(with_last(contents["device"].split("; "), device_name()))
-            with_last(contents["device"].split("; "), device_name())
-        )  # a ladder may be continued on another machine
         contents["rungs"][rung] = found = _train(row, protocol, work, data_dir, command, draw)
         accuracy, seconds = found["test_accuracy"], found["seconds"]
         means = ", ".join(f"{setting}: {np.mean(accuracy[setting]):.4f}" for setting in sorted(accuracy))
