@@ -30,6 +30,8 @@ from experiments.training.network import build
 _DATA = ("dataset", "setting", "data_seed")
 ANGLE_SEEDS = (0, 1, 2)
 """Of the uniform angles."""
+_ROUNDED = 0.005
+"""Accuracy that other hardware may move: its rounding changes the class of a few digits at most."""
 
 
 def evaluate(options: Namespace, command: str) -> None:
@@ -98,6 +100,7 @@ def _evaluate(options, command, console):
     rows = zip(contents["seeds"], contents["best_epoch"], contents["test_accuracy"], strict=True)
     last = [(name, "", contents[name]) for name in ("mean", "mean_all")]
     _print(console, title, ("seed", "best epoch", "test"), rows, last)
+    _compare_with_run(console, evaluator, contents)
     if options.angles:
         angles = range(-180, 181, options.angle_step or 15)
         shown = functools.partial(counted, console, "angles")
@@ -109,6 +112,19 @@ def _evaluate(options, command, console):
         contents["uniform"] = _uniform(evaluator, test, console, contents)
     evaluator.check_unchanged()
     _write(options.output or options.run_dir, contents, console)
+
+
+def _compare_with_run(console, evaluator, contents):
+    """Says so where a run's own test gives another accuracy than the run: rounding alone moves hardly any digit."""
+    results, trained = evaluator.results, contents["trained_on"]
+    if not results or evaluator.elsewhere or any(trained[name] != contents[name] for name in _DATA):
+        return
+    change = np.abs(np.subtract(contents["test_accuracy"], results["test_accuracy"])).max()
+    if change > _ROUNDED:
+        console.print(
+            f"the run itself found another accuracy (by up to {change:.4f}; {folders.RESULTS}): these may be "
+            "other test images than the run's, prepared anew from other files or by other versions"
+        )
 
 
 def overlap(trained: str, tested: str) -> bool:

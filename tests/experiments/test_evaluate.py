@@ -1,6 +1,7 @@
 """experiments.evaluate: the run's own test again, other settings, other data, one angle after another."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -41,6 +42,25 @@ def test_repeats_the_runs_test_from_its_best_folder_alone(synthetic, own, finish
     after = helpers.tree(own)
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) == {"evaluation.json"}
+
+
+def test_other_test_images_than_the_runs_are_said(synthetic, own, finished, monkeypatch, capsys):
+    shutil.copy(finished / "results.json", own)
+    assert helpers.evaluate(own) == 0
+    assert "another accuracy" not in capsys.readouterr().out
+    load = evaluation.data.load
+
+    def other(*args, **options):
+        return {
+            name: dataclasses.replace(split, images=255 - split.images)
+            for name, split in load(*args, **options).items()
+        }
+
+    monkeypatch.setattr(evaluation.data, "load", other)
+    assert helpers.evaluate(own, "--setting", 3) == 0  # no run's own test
+    assert "another accuracy" not in capsys.readouterr().out
+    assert helpers.evaluate(own) == 0
+    assert "the run itself found another accuracy" in capsys.readouterr().out
 
 
 def test_another_setting_and_every_angle_elsewhere(synthetic, own, tmp_path):
