@@ -1,6 +1,6 @@
 """Preparing and loading setting 4 at full size against rotating one image after another with SciPy.
 
-    python -m benchmarks.data --files /usr/share/datasets/fashion-mnist
+    python -m benchmarks.data --files DIR
 
 70,000 images in MNIST's format become 350,000: each is kept, four rotated copies follow it. Without `--files` the
 5,000 embedded digits stand in, 14 times each. SciPy rotates a sample; its time is scaled to all 280,000 copies. The

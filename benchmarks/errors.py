@@ -104,7 +104,8 @@ def page(command: str, name: str, found: np.ndarray, labels: np.ndarray) -> str:
     lines = [
         "# Where the invariant network is wrong",
         "",
-        f"`{command}` ({origin()}): the packaged network `{name}`, {len(labels):,} test digits, each at "
+        f"`{command}` ({origin()}): the packaged network `{name}` (one seed of five: "
+        f"[which](../docs/deploy.md)), {len(labels):,} test digits, each at "
         f"{len(ANGLES)} angles, every 5 degrees of a quarter turn. The network does not see whole quarter turns.",
         "",
         f"- Wrong at a given angle: {by_angle.mean():.2%} of the digits (upright {by_angle[ANGLES.index(0)]:.2%}, "
@@ -123,14 +124,14 @@ def page(command: str, name: str, found: np.ndarray, labels: np.ndarray) -> str:
         "|---|---|---|---|",
         *six_and_nine(found, labels),
         "",
-        "Pairs of digits, in either direction:",
+        "Pairs of digits, in either direction: the five confused most, then 6 and 9, 4 and 7, 2 and 5:",
         "",
         "| pair | share of all errors |",
         "|---|---|",
     ]
     listed = dict(shares)
-    most = [pair for pair, _ in shares[:5]] + [pair for pair in ((6, 9), (4, 7), (2, 5)) if pair not in listed]
-    most += [pair for pair in ((6, 9), (4, 7), (2, 5)) if pair in listed and pair not in most]
+    most = [pair for pair, _ in shares[:5]]
+    most += [pair for pair in ((6, 9), (4, 7), (2, 5)) if pair not in most]
     lines += [f"| {a} and {b} | {listed.get((a, b), 0):.1%} |" for a, b in most]
     lines += ["", "![twelve of the digits that are wrong at the most angles](figures/errors.png)"]
     return "\n".join(lines) + "\n"

@@ -228,7 +228,7 @@ _PAGE = """# The input at several angles
 
 Trained on upright digits at one angle, `lenet_fconv_invariant` is a little worse between the quarter turns. If it sees
 the image at several angles and averages the features, with the same weights and no training, it loses a few upright
-digits, and reads more at uniform angles than it did. A forward pass takes as many times as long.
+digits, and reads more at uniform angles than it did. With n angles a forward pass takes n times as long.
 
 Accuracy on test digits: upright (0°), or each rotated by its own angle, uniform over the circle (set 0 of the three of
 [uniform.md](uniform.md)); or a setting's own test images; or, "{worst}", all upright digits rotated by one angle, every

@@ -253,8 +253,9 @@ Small networks of four F-Conv layers with 8, 8, 12 and 16 features (C8), trained
 batches of 64 unless a row says otherwise, Adam at 5e-3 with a cosine schedule. All digits of a split are then rotated
 by one angle and tested. Quarter turns are exact in every row. A `+` adds to the row above, as mnist_5k has them. "Lost
 at the worst": upright minus lowest accuracy.
-`lenet_fconv_invariant` itself was chosen on held-out digits of mnist_5k. The seconds are of the training of all seeds,
-compilation of its steps included, on so many cores of a shared machine: only large differences mean something.
+`lenet_fconv_invariant` itself was chosen on training and validation digits of mnist_5k that were held out, not on
+test digits. The seconds are of the training of all seeds, compilation of its steps included, on so many cores of a
+shared machine: only large differences mean something.
 
 $sections""")
 _SECTION = Template("""## $dataset

@@ -81,7 +81,9 @@ def main():
     """Measures, prints and writes."""
     lines = ["# The layers' default basis and initialiser", "", f"`python -m benchmarks.preset`, {origin()}.", ""]
     lines += [
-        "Relative error of two untrained layers of C8, at 45 degrees / at 22.5 degrees (functions of the basis):",
+        "Relative error of two untrained layers of C8 (8 features, mean of seeds 0 and 1, the audit's smooth images of",
+        "33 x 33, inside a disk): of the field at 45 degrees / of its maximum over the group at 22.5 degrees, so the",
+        "two do not compare (functions of the basis):",
         "",
     ]
     lines += [f"| kernel | {' | '.join(KINDS)} |", "|---|" + "---|" * len(KINDS)]

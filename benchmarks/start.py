@@ -1,6 +1,6 @@
 """From the command to the first step, and the memory of a run at full size.
 
-    python -m benchmarks.start --files /usr/share/datasets/fashion-mnist
+    python -m benchmarks.start --files DIR
 
 The first steps are those of `experiments.run` on the embedded digits, twice: with an empty compilation cache and with
 the one that the first call left.  Memory and speed at full size are those of two epochs of setting 4 (275,000 training

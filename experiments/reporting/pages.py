@@ -31,7 +31,7 @@ def write_markdown(path: Path, cells: list[dict], command: str) -> None:
     parts = []
     for level, table in enumerate(tables.all_tables(cells)):
         parts += [f"{'#' if level == 0 else '##'} {table.title}", *table.notes, markdown(table)]
-    parts.append(f"Made by `{command}` from the cells' results.json.")
+    parts.append(f"Last made by `{command}` from the results.json of all cells in its output folder.")
     write_text(path, "\n\n".join(parts) + "\n")
 
 
