@@ -4,6 +4,7 @@ python -m experiments.report checkpoints/* --output results
 """
 
 import sys
+import tempfile
 from collections.abc import Sequence
 
 from experiments import missing_line
@@ -32,8 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         written = gathering.gather(options.run_dirs, options.output, line, options.single_file)
     except ImportError as error:
         command.error(missing_line(error))
-    except (InputError, OSError) as error:
+    except InputError as error:
         command.error(str(error))
+    except OSError as error:
+        command.error(f"{error.filename or tempfile.gettempdir()}: {error.strerror or error}")
     print(f"saved in {options.output}/: {', '.join(written)}")
     return 0
 

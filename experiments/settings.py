@@ -249,28 +249,23 @@ class RunConfig:
     )
     data_seed: int = _option(whole(0, 2**32 - 1), "decides the angles of rotated images (0)")
     seeds: tuple[int, ...] = _option(SEED_LIST, "train these seeds")
-    epochs: int = _option(whole(1), "default: 200; invariant networks and stacks 8")
-    batch_size: int = _option(
-        whole(1), "default: 4096; 256 on mnist_5k, mnist_rot and mnist_rot_like; invariant networks and stacks 16"
-    )
+    epochs: int = _option(whole(1), "default: 200; invariant networks, stacks 8")
+    batch_size: int = _option(whole(1), "default: 4096; 256 on mnist_5k, mnist_rot(_like); invariant, stacks 16")
     learning_rate: float = _option(
-        number(lambda x: x > 0, "above 0 (1e-30 to 1e6)"), "of Adam (default 2e-4; invariant networks and stacks 5e-3)"
+        number(lambda x: x > 0, "above 0 (1e-30 to 1e6)"), "of Adam (default 2e-4; invariant networks, stacks 5e-3)"
     )
     init: str = _option(one_of(("report", "he")), "initial weights (default report, as published)")
     precision: str = _option(one_of(("float32", "bfloat16")), "of the arithmetic (default float32)")
     seed_map: str = _option(one_of(SEED_MAPS), "how seeds share one program (default auto)")
     schedule: str = _option(
-        one_of(SCHEDULES),
-        "of the learning rate (default constant; invariant networks and stacks cosine)",
-        default="constant",
+        one_of(SCHEDULES), "of its rate: constant (default), or cosine (invariant networks, stacks)", default="constant"
     )
     weight_decay: float = _option(
         number(lambda x: x >= 0, "of at least 0 (at most 1e6)"), "of weights, as in AdamW (default 0)", default=0.0
     )
     label_smoothing: float = _option(
         number(lambda x: 0 <= x < 1, "of at least 0 and below 1"),
-        "the share of a label that is spread over all classes (default 0; invariant networks and stacks 0.1)",
-        default=0.0,
+        "the share of a label that is spread over all classes (default 0; invariant networks, stacks 0.1)", default=0.0,
     )  # fmt: skip
 
     @classmethod

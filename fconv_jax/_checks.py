@@ -26,12 +26,17 @@ def same(name: str, value, rule: str = "a whole number", depth: int = 1):
 
     A filter that rotates is square: what differs between rows and columns is refused.
     """
-    if not isinstance(value, tuple | list) and getattr(value, "ndim", 0) == 0:
-        return value
-    parts = [same(name, part, rule, depth - 1) for part in value] if depth else []
-    if len(parts) != 2 or not isinstance(parts[0] == parts[1], bool | np.bool_) or parts[0] != parts[1]:
-        raise ValueError(f"{name} (={value!r}) must be {rule} or a pair of equal ones: a kernel that rotates is square")
-    return parts[0]
+
+    def one(part, depth):
+        if not isinstance(part, tuple | list) and getattr(part, "ndim", 0) == 0:
+            return part if part is value else whole(name, part, None)
+        parts = [one(each, depth - 1) for each in part] if depth else []
+        if len(parts) != 2 or parts[0] != parts[1]:
+            text = f"{name} (={value!r}) must be {rule} or a pair of equal ones"
+            raise ValueError(f"{text}: a kernel that rotates is square")
+        return parts[0]
+
+    return one(value, depth)
 
 
 def finite(name: str, value, unit: str = "number") -> float:

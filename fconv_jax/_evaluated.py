@@ -7,11 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from fconv_jax._lowered_layers import NotPlainError
+from fconv_jax._lowered_layers import MAX_CONSTANT, NotPlainError
 from fconv_jax._traced import bind, inner_program
 from fconv_jax.plain import UNARY
-
-_MAX_CONSTANT = 2**24
 
 
 def constant(equation, ins) -> list:
@@ -22,10 +20,15 @@ def constant(equation, ins) -> list:
     if any(open_sizes) and not extreme and all(isinstance(size, int) for size in out.shape):
         raise NotPlainError(f"{equation.primitive.name} over the batch has no plain form")
     if not all(isinstance(size, int) for size in out.shape):
-        if equation.primitive.name != "broadcast_in_dim" or np.size(ins[0]) != 1:
+        axes = equation.params.get("broadcast_dimensions", (0,))
+        shape = [size if isinstance(size, int) else 1 for size in out.shape]
+        if equation.primitive.name != "broadcast_in_dim" or (np.size(ins[0]) != 1 and 0 in axes):
             raise NotPlainError(f"{equation.primitive.name} of the batch's size has no plain form yet")
-        return [np.full([size if isinstance(size, int) else 1 for size in out.shape], ins[0])]
-    if math.prod(out.shape) > _MAX_CONSTANT:
+        if np.size(ins[0]) == 1:
+            return [np.full(shape, ins[0])]
+        sides = dict(zip(axes, np.shape(ins[0]), strict=True))
+        return [np.broadcast_to(np.reshape(ins[0], [sides.get(axis, 1) for axis in range(len(shape))]), shape)]
+    if math.prod(out.shape) > MAX_CONSTANT:
         raise NotPlainError(f"a constant of {math.prod(out.shape):,} numbers is too large")
     try:
         return jax.tree.leaves(bind(equation, *ins))

@@ -16,6 +16,9 @@ from fconv_jax.group import as_group
 from fconv_jax.layers import _FConv
 from fconv_jax.vectors import directions
 
+MAX_CONSTANT = 2**24
+"""Numbers of an array that is made for a plain network."""
+
 
 class NotPlainError(ValueError):
     """A network has an operation that stock layers cannot express."""
@@ -92,6 +95,8 @@ def _pairs(padding):
 
 
 def _linear(layer, x):
+    if x.order**2 * layer.kernel.size > MAX_CONSTANT:
+        raise NotPlainError(f"a dense layer of each of {x.order} parts of {x.shape} is too large as one of all of them")
     kernel = np.kron(np.eye(x.order, dtype=np.float32), np.asarray(layer.kernel[...], np.float32))
     sizes = {"in_features": kernel.shape[0], "out_features": kernel.shape[1], "use_bias": layer.bias is not None}
     return ["Linear", sizes], {"kernel": kernel, "bias": _tiled(_read(layer.bias), x.order)}

@@ -4,6 +4,8 @@ import contextvars
 import functools
 from collections.abc import Callable
 
+from flax import nnx
+
 listener: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("listener", default=None)
 
 
@@ -29,3 +31,14 @@ def observed(function: Callable, always: bool = True) -> Callable:
         return hears(function.__name__, function, function, args, options)
 
     return called
+
+
+class NotArraysError(ValueError):
+    """A stage returned something else than arrays."""
+
+
+def holds_modules(value):
+    """Whether an attribute is a module, or a tuple, list or dict with one."""
+    if isinstance(value, (tuple, list, dict)):
+        return any(map(holds_modules, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, nnx.Module)

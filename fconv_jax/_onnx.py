@@ -17,8 +17,9 @@ from fconv_jax.plain import OPERATIONS, PlainNetwork, blur_weights
 OPSET, IR_VERSION = 20, 10
 
 _UNARY = {"relu": "Relu", "elu": "Elu", "tanh": "Tanh", "logistic": "Sigmoid", "exp": "Exp", "log": "Log",
-          "sqrt": "Sqrt", "neg": "Neg", "abs": "Abs", "erf": "Erf"}  # fmt: skip
+          "sqrt": "Sqrt", "neg": "Neg", "abs": "Abs", "erf": "Erf", "sin": "Sin", "cos": "Cos"}  # fmt: skip
 _BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "pow": "Pow", "max": "Max", "min": "Min"}
+_COMPARE = {"gt": "Greater", "ge": "GreaterOrEqual", "lt": "Less", "le": "LessOrEqual", "eq": "Equal", "ne": "Equal"}
 _REDUCTIONS = {"sum": "ReduceSum", "mean": "ReduceMean", "max": "ReduceMax", "min": "ReduceMin"}
 
 
@@ -214,7 +215,15 @@ class _Graph:
             return self._node(_UNARY[operation], ins)
         if number is not None:
             ins.insert(0 if first else 1, self._number(number))
+        if operation in _COMPARE:
+            found = self._node(_COMPARE[operation], ins)
+            found = self._node("Not", [found]) if operation == "ne" else found
+            return self._node("Cast", [found], to=TensorProto.FLOAT)
         return self._node(_BINARY[operation], ins)
+
+    def _where(self, inputs, shape):
+        condition, otherwise, x = (self._read(i) for i in inputs)
+        return self._node("Where", [self._node("Cast", [condition], to=TensorProto.BOOL), x, otherwise])
 
 
 def _pads(padding, reach, strides, shape):

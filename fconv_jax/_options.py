@@ -57,5 +57,7 @@ def _told(name, value):
     if isinstance(value, tuple | list):
         parts = [_told(name, part) for part in value]
         return None if None in parts else f"({', '.join(parts)})"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1.0 is 1
     simple = (int, float, str, type(None), jax.lax.Precision, Layer, *_OPTIONS.values())
     return repr(value) if isinstance(value, simple) else None

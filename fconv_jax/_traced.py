@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from jax.extend.core import ClosedJaxpr, Literal
 
-from fconv_jax._observed import listener
+from fconv_jax._observed import NotArraysError, holds_modules, listener
 from fconv_jax.group import groups_in
 
 _serial = itertools.count()
@@ -234,8 +234,9 @@ class Program:
                 values[0] = nnx.merge(graphdef, values[0])
             filled = inspect.BoundArguments(bound.signature, dict(zip(names, values, strict=True)))  # pyright: ignore
             y = function(*filled.args, **filled.kwargs)
-            if not all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in jax.tree.leaves(y, is_leaf=_is_none)):
-                raise ValueError(f"{name} returns a {type(y).__name__}, but an audit needs arrays")
+            leaves = jax.tree.leaves(y, is_leaf=lambda leaf: leaf is None)
+            if not all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves):
+                raise NotArraysError(f"{name} returns a {type(y).__name__}, but an audit needs arrays")
             return y
 
         run.__name__ = f"stage_{next(_serial)}"
@@ -246,7 +247,12 @@ class Program:
             options = dict(zip(names[1:], values[1:], strict=True))
             module = lambda arrays: nnx.merge(graphdef, jax.tree.unflatten(state, arrays))  # noqa: E731
         self.stages[run.__name__] = Stage(name, stage, run, first, shapes, options, module)
-        return jax.jit(run)(*arrays)
+        try:
+            return jax.jit(run)(*arrays)
+        except NotArraysError:
+            if self.every:  # it is no stage: what is in it may be some
+                return function(*bound.args, **bound.kwargs)
+            raise
 
 
 def named(stages: Any) -> Any:
@@ -267,19 +273,12 @@ def _caller(stage, images):
 def _name_layers(net):
     """Gives each innermost module a class with a call that is heard, and its name."""
     modules, serial = list(nnx.iter_modules(net)), next(_serial)
-    parents = {id(m) for _, m in modules if any(map(_holds_modules, vars(m).values()))}
+    parents = {id(m) for _, m in modules if any(map(holds_modules, vars(m).values()))}
     for path, module in modules:
         if callable(module) and id(module) not in parents:
             module.__class__ = _heard(type(module))
             # With a serial number no cache of `nnx.jit` takes this audit's layer for that of another.
             module._audited = (".".join(map(str, path)) or type(module).__name__, serial)  # pyright: ignore
-
-
-def _holds_modules(value):
-    """Whether an attribute is a module, or a tuple, list or dict with one."""
-    if isinstance(value, (tuple, list, dict)):
-        return any(map(_holds_modules, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, nnx.Module)
 
 
 @functools.cache
@@ -294,7 +293,3 @@ def _heard(kind):
         return hears(self._audited[0], self, plain, (self, *args), options)
 
     return type(kind)(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
-
-
-def _is_none(leaf):
-    return leaf is None

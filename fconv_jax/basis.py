@@ -149,9 +149,9 @@ def bicubic_basis(kernel_size: int, group: Group | int) -> FourierBasis:
 class Fourier:
     """The Fourier basis that a layer uses (`fourier_basis`), whatever its kernel size.
 
-    The default rotates well at every step of the group.  It has fewer functions than a kernel has pixels (3 x 3: 7 of
-    9, 5 x 5: 9 of 25), and they fade towards the rim.  Where quarter turns are enough, choose the reference's "all"
-    and "adaptive".  Kernels of 2 x 2 rotate by quarter turns only.
+    The default rotates well at every step of the group.  From 3 x 3 on it has fewer functions than a kernel has pixels
+    (3 x 3: 7 of 9, 5 x 5: 9 of 25), and they fade towards the rim.  Where quarter turns are enough, choose the
+    reference's "all" and "adaptive".  Kernels of 2 x 2 rotate by quarter turns only.
 
     Args:
       num_frequencies: p along each axis: `"few"`, (k + 1) // 2 and at least 2; `"all"`, k; or a number, 2..k (kernels

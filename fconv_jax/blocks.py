@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fconv_jax._checks import same, whole
+from fconv_jax._checks import finite, same, whole
 from fconv_jax.basis import Bicubic, Fourier
 from fconv_jax.convolve import padding_width
 from fconv_jax.group import Group, group_of
@@ -101,7 +101,7 @@ class ResidualBlock(nnx.Module):
       group: the input's; `None` for a plain block of images.
       strides: by how much the resolution falls, a number or an equal pair.
       norm: see `field_norm`; batch norms obey `train()` and `eval()`.
-      residual_scale: what the branch is multiplied by.
+      residual_scale: a number that the branch is multiplied by.
       final_relu: ReLU after the sum.
       use_bias, basis, coefficient_init, dtype, param_dtype, rngs, ...: as for `GroupFConv`.
 
@@ -146,7 +146,7 @@ class ResidualBlock(nnx.Module):
         # The shortcut has the size of the branch: no border of its own.
         options = {name: value for name, value in options.items() if name not in ("padding", "kernel_dilation")}
         self.shortcut = conv(sizes[0], 1) if sizes[0] != sizes[1] else None
-        self.residual_scale, self.final_relu = residual_scale, final_relu
+        self.residual_scale, self.final_relu = finite("residual_scale", residual_scale), final_relu
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the output field of a field."""

@@ -88,8 +88,6 @@ def convolve(
         raise ValueError(f"an image of {x.shape[1]} x {x.shape[2]} with padding {width} is below the kernel (={k})")
     x, kernel = promote_dtype((x, kernel))
     if isinstance(padding, str) and padding in _MODES and width:
-        if padding == "REFLECT" and any(below(size, width + 1) for size in x.shape[1:3]):
-            raise ValueError(f"an image of {x.shape[1]} x {x.shape[2]} is too small to be reflected by {width} pixels")
         x, width = jnp.pad(x, ((0, 0), (width, width), (width, width), (0, 0)), mode=_MODES[padding]), 0
     options = {"rhs_dilation": (d, d), "feature_group_count": parts, "precision": precision}
     if (d, parts, precision) != (1, 1, None):

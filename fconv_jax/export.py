@@ -32,9 +32,12 @@ def to_plain(model: nnx.Module, input_shape: tuple[int, int, int] | None = None)
 
     Args:
       model: a network of `fconv_jax.models`, or any other of this library's layers, pools and blocks, stock
-        convolutions, dense layers, batch and layer norms, and what is between them element by element.
+        convolutions, dense layers, batch and layer norms, `nnx.max_pool` and `nnx.avg_pool`, and between them
+        sums and products, comparisons and `jnp.where`, exponentials, roots, sines, the activations made of these, and
+        sums, means and extremes over space or the group.
       input_shape: (height, width, channel) of the images; `None` for a network that knows it (all of
-        `fconv_jax.models`).  A network for images of any size stays one.
+        `fconv_jax.models`).  A network for images of any size stays one: it is traced at three other sizes.  If its
+        Python code does something else at yet others, let its attribute `input_shape` say its one size.
 
     Returns:
       an `fconv_jax.plain.PlainNetwork`.
@@ -53,7 +56,7 @@ def to_plain(model: nnx.Module, input_shape: tuple[int, int, int] | None = None)
     shape, any_size = _input_shape(model, input_shape)
     if isinstance(model, PlainNetwork):
         return nnx.clone(model)
-    with _one_program():
+    with _one_program(shape):
         lowering = _lowering.lowered(model, shape, any_size)
     network = PlainNetwork(json.dumps(lowering.description(), default=int))
     for name, arrays in lowering.arrays.items():
@@ -124,7 +127,7 @@ def to_stablehlo(
         raise ValueError(f"platforms (={platforms!r}) must be some of {', '.join(known)}")
     graphdef, state = nnx.split(model)
     program = jax.jit(lambda images: nnx.merge(graphdef, state, copy=True)(images))  # a call may set its variables
-    with convolution_algorithm("direct"), _one_program():
+    with convolution_algorithm("direct"), _one_program(shape):
         exported = jax.export.export(program, platforms=tuple(platforms))(
             jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
         )
@@ -145,7 +148,7 @@ def _write(path, contents):
 
 
 @contextlib.contextmanager
-def _one_program():
+def _one_program(shape):
     """Explains jax's errors about a network whose Python code depends on the images' values or their number."""
     try:
         yield
@@ -153,6 +156,8 @@ def _one_program():
         raise ValueError("the network's Python code looks at the images: write it with jax.numpy.where") from error
     except jax.errors.InconclusiveDimensionOperation as error:
         raise ValueError("the network's Python code looks at the batch's size, which a file leaves open") from error
+    except TypeError as error:  # of flax and jax, about axes that do not fit
+        raise ValueError(f"input_shape (={shape}) does not fit the network: {str(error).splitlines()[0]}") from error
 
 
 def _evaluated(model):

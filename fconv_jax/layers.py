@@ -166,8 +166,8 @@ class LiftingFConv(_FConv):
       group: a `Group`, or t for C_t.
       strides: s, a number or an equal pair.  Quarter turns and mirrors stay exact only where s divides
         (size + 2 padding - k); elsewhere the layer warns, and says which kernel would fit.
-      padding: `"SAME"` (odd k; the same on both sides whatever the stride), `"VALID"`, `"CIRCULAR"`, `"REFLECT"` (of
-        images wider than the padding), or a number of zeros on each side.
+      padding: `"SAME"` (odd k; the same on both sides whatever the stride), `"VALID"`, `"CIRCULAR"`, `"REFLECT"`
+        (again and again in images that are smaller than the padding), or a number of zeros on each side.
       kernel_dilation: d, a number or an equal pair.
       feature_group_count: parts into which the features (never the group) are split, each convolved separately.
       use_bias: one bias for each feature, the same for every element.

@@ -7,7 +7,6 @@ that a program needs to use or train such a network.
 import functools
 import json
 import math
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +34,7 @@ class PlainNetwork(nnx.Module):
         self.input_shape = tuple(contents["input_shape"])
         self.layers = nnx.Dict({name: _layer(*spec) for name, spec in contents["layers"].items()})
         constants = contents["constants"].items()
-        self.constants = nnx.Dict({name: nnx.Variable(jnp.zeros(shape)) for name, shape in constants})
+        self.constants = nnx.Dict({name: nnx.Variable(jnp.zeros(shape, jnp.float32)) for name, shape in constants})
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Returns the output for images `[batch, height, width, channel]`."""
@@ -46,7 +45,7 @@ class PlainNetwork(nnx.Module):
         ):
             sizes = ", ".join("any" if size is None else str(size) for size in expected)
             raise ValueError(f"images of shape {images.shape} must be [batch, {sizes}]")
-        values = [images]
+        values = [jnp.asarray(images, jnp.float32)]
         for operation, inputs, options in contents["steps"]:
             arrays = [self.constants[i][...] if isinstance(i, str) else values[i] for i in inputs]
             values.append(self.layers[options["name"]](*arrays) if operation == "layer" else
@@ -154,15 +153,29 @@ def _with_number(function):
     return called
 
 
+def _compare(function):
+    """1 where it is true, 0 where it is not."""
+    return lambda x, y: function(x, y).astype(jnp.float32)
+
+
+def _where(condition, otherwise, x):
+    return jnp.where(condition != 0, x, otherwise)
+
+
 REDUCTIONS = {"sum": jnp.sum, "mean": jnp.mean, "max": jnp.max, "min": jnp.min}
 BINARY = {"add": jnp.add, "sub": jnp.subtract, "mul": jnp.multiply, "div": jnp.divide, "pow": jnp.power,
           "max": jnp.maximum, "min": jnp.minimum}  # fmt: skip
+COMPARE = {name: _compare(function) for name, function in {
+    "gt": jnp.greater, "ge": jnp.greater_equal, "lt": jnp.less, "le": jnp.less_equal, "eq": jnp.equal,
+    "ne": jnp.not_equal,
+}.items()}  # fmt: skip
 UNARY = {"relu": nnx.relu, "elu": nnx.elu, "tanh": jnp.tanh, "logistic": nnx.sigmoid, "exp": jnp.exp, "log": jnp.log,
          "sqrt": jnp.sqrt, "rsqrt": jax.lax.rsqrt, "neg": jnp.negative, "abs": jnp.abs, "erf": jax.lax.erf,
-         "square": jnp.square}  # fmt: skip
+         "square": jnp.square, "sin": jnp.sin, "cos": jnp.cos}  # fmt: skip
 OPERATIONS = {
     **UNARY,
-    **{name: _with_number(function) for name, function in BINARY.items()},
+    **{name: _with_number(function) for name, function in (BINARY | COMPARE).items()},
+    "where": _where,
     "max_pool": _max_pool,
     "mean_pool": _mean_pool,
     "blur_pool": _blur_pool,
@@ -176,8 +189,17 @@ OPERATIONS = {
 
 
 def parameters_from(arrays: dict, network: PlainNetwork) -> PlainNetwork:
-    """Sets the parameters of a network from {Flax path joined by ".": array}, as a safetensors file holds them."""
-    paths: Sequence = list(nnx.to_flat_state(nnx.state(network)))
-    state = {path: jnp.asarray(arrays[".".join(map(str, path))]) for path, _ in paths}
+    """Sets the parameters of a network from {Flax path joined by ".": array}, as a safetensors file holds them.
+
+    Raises:
+      ValueError: the first array that is missing, or of another shape, or that the network does not have.
+    """
+    paths = {".".join(map(str, path)): path for path, _ in nnx.to_flat_state(nnx.state(network))}
+    shapes = {".".join(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(network))}
+    found = {name: jnp.shape(array) for name, array in arrays.items()}
+    for name in [*shapes, *found]:
+        if found.get(name) != shapes.get(name):
+            raise ValueError(f"{name} has the shape {found.get(name)}, the network's has {shapes.get(name)}")
+    state = {path: jnp.asarray(arrays[name]) for name, path in paths.items()}
     nnx.update(network, nnx.traversals.unflatten_mapping(state))
     return network

@@ -58,7 +58,8 @@ def equivariance_error(
       margin: measure inside a disk: input and output (if it has pixels) are multiplied by `disk_mask(size, margin)`.
       kind: of the output: `"scalar"`, an image (or `[batch, height, width]`); `"field"`; `"vector"`, vectors of two
         components, `[batch, height, width, 2, channel]` (or `[batch, 2, channel]`), which rotate with the pixels;
-        `None`, by the number of axes.  Of several arrays a tuple or dict of these, or one for all.
+        `None`, by the number of axes; two on the group axis of a module without a group of two elements are components
+        of vectors.  Of several arrays a tuple or dict of these, or one for all.
 
     Returns:
       a scalar, computed in float32 at least: 0 for exact equivariance, about 1.4 for unrelated outputs of equal norm;
@@ -193,6 +194,9 @@ def _error_and_types(function, x, angle, mirror, group, margin, kind):
 
     before, after = function(x), jax.tree.leaves(function(moved(x, angle, None, group_of(x), mirror)))
     kinds, before = kinds_of(before, kind), [jnp.asarray(y) for y in jax.tree.leaves(before)]
+    if group is None and groups and 2 not in groups:
+        two = [each is None and y.ndim == 5 and y.shape[3] == 2 for y, each in zip(before, kinds, strict=True)]
+        kinds = ["vector" if is_vector else each for is_vector, each in zip(two, kinds, strict=True)]
     if not before:
         raise ValueError("the function returns no array")
     errors = [

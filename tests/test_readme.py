@@ -55,7 +55,7 @@ def test_a_strangers_commands_run_as_written(tmp_path, monkeypatch, capsys):
     for name, arguments in re.findall(r"python -m experiments\.(\w+)([^\n`#&]*)", commands):
         if name != "demo":  # it serves until it is stopped: tests/experiments/test_demo.py
             assert {"predict": predict, "export": export}[name].main(shlex.split(arguments)) == 0
-    assert "1" in capsys.readouterr().out
+    assert "photo.jpg: 1 (" in capsys.readouterr().out
     without_jax = next(block for block in blocks("python") if "onnxruntime" in block)
     names = {"__name__": "readme"}
     exec(compile(without_jax, "README.md", "exec"), names)

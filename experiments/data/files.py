@@ -122,10 +122,10 @@ def _entries(folder):
 
 
 def _sort(paths, dataset) -> tuple[dict[str, Path], list[Path]]:
-    """Official files, by their names, and all others."""
+    """Official files, by what their first bytes say or else by their names, and all others."""
     candidates, others = {}, []
     for path in paths:
-        if name := _named(path.name) or _recognised(path, dataset):
+        if name := _recognised(path, dataset) or _named(path.name):  # exchanged names do not matter
             candidates.setdefault(name, []).append(path)
         else:
             others.append(path)

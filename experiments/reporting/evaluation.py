@@ -14,14 +14,14 @@ import fconv_jax
 from experiments import data
 from experiments.data.rotation import INTERPOLATIONS
 from experiments.reporting.plots import plot_angles, plot_audit
-from experiments.reporting.tables import of_good
+from experiments.reporting.tables import good, of_good
 from experiments.rules import InputError
 from experiments.runs import folder as folders
 from experiments.runs import reading
 from experiments.runs.best import Evaluator
 from experiments.runs.folder import write_json
 from experiments.runs.progress import counted
-from experiments.runs.results import versions, write_angles, write_uniform
+from experiments.runs.results import number, versions, write_angles, write_uniform
 from experiments.runs.train import resolve
 from experiments.settings import DATASETS, DIGITS
 from experiments.training.devices import device_name
@@ -106,7 +106,7 @@ def _evaluate(options, command, console):
         shown = functools.partial(counted, console, "angles")
         by_angle = evaluator.accuracy_by_angle(test, angles, progress=shown)
         contents["angles"] = {"angle": list(angles), "accuracy": by_angle.tolist()}
-        title = "accuracy against the angle (mean of the seeds that did not fail)"
+        title = "accuracy against the angle (mean of the seeds that did not fail, of all where all did)"
         _print(console, title, ("angle", "accuracy"), zip(angles, of_good(contents, by_angle).mean(0), strict=True))
     if options.uniform:
         contents["uniform"] = _uniform(evaluator, test, console, contents)
@@ -146,7 +146,7 @@ def _uniform(evaluator, test, console, cell):
         for interpolation, of_seeds in found.items()
         for seed, accuracies in zip(ANGLE_SEEDS, of_seeds, strict=True)
     ]
-    title = "angles uniform over the circle (mean of the seeds that did not fail)"
+    title = "angles uniform over the circle (mean of the seeds that did not fail, of all where all did)"
     _print(console, title, ("interpolation", "seed of the angles", "accuracy"), rows)
     return {"angle_seeds": list(ANGLE_SEEDS), "accuracy": found}
 
@@ -155,7 +155,7 @@ def _contents(evaluator, confusion):
     """The part of evaluation.json that depends on the run and its counts `[seed, class, predicted]`."""
     config = evaluator.config
     accuracy = (np.trace(confusion, axis1=1, axis2=2) / confusion.sum((1, 2))).tolist()
-    failed = list(evaluator.results["failed_seeds"]) if evaluator.results else []
+    cell = {"seeds": list(config.seeds), "failed_seeds": evaluator.failed_seeds}
     return {
         "model": config.model,
         "best_digest": evaluator.digest,
@@ -164,11 +164,11 @@ def _contents(evaluator, confusion):
         "setting": None,
         "data_seed": None,
         "overlaps_training": None,
-        "seeds": list(config.seeds),
+        "seeds": cell["seeds"],
         "best_epoch": evaluator.best_epoch,
         "test_accuracy": accuracy,
-        "failed_seeds": failed,
-        "mean": float(np.mean(of_good({"seeds": config.seeds, "failed_seeds": failed}, accuracy))),
+        "failed_seeds": evaluator.failed_seeds,
+        "mean": float(np.mean(of_good(cell, accuracy))) if good(cell).any() else None,
         "mean_all": float(np.mean(accuracy)),
         "per_class_accuracy": (np.diagonal(confusion, axis1=1, axis2=2) / np.maximum(confusion.sum(2), 1)).tolist(),
         "confusion": confusion.tolist(),
@@ -229,11 +229,11 @@ def _print(console, title, head, rows, last=()):
     for column in head:
         table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(*map(str, row[:-1]), f"{row[-1]:.4f}")
+        table.add_row(*map(str, row[:-1]), number(row[-1]))
     if last:
         table.add_section()
     for row in last:
-        table.add_row(*row[:-1], f"{row[-1]:.4f}")
+        table.add_row(*row[:-1], number(row[-1]))
     console.print(table)
 
 

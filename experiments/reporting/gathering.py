@@ -33,7 +33,7 @@ def gather(run_dirs: list[Path], output: Path, command: str, single_file: bool =
     Raises:
       InputError: no finished run, or one whose files cannot be read or contradict each other.
     """
-    folders.check_writable(output)
+    folders.check_no_run(output)
     named, run_dirs = bool(run_dirs), _folders(run_dirs)
     run_dirs = run_dirs or sorted(Path("checkpoints").glob("setting*"))
     new = [folder for folder in run_dirs if folders.is_finished(folder)]

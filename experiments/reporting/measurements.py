@@ -132,7 +132,7 @@ def draw(options: Namespace, command: str) -> None:
     Raises:
       InputError: a folder that cannot be written, or results that are a file.
     """
-    folders.check_writable(options.output)
+    folders.check_no_run(options.output)
     if options.results.is_file():
         raise InputError(f"--results {options.results} is a file: give the folder that experiments.report wrote")
     output, cells = options.output, _upright_cells(options.results)

@@ -33,7 +33,9 @@ ANGLES = tuple(range(-180, 181, 15))
 _ROUNDING = 1e-4  # of float32, through a whole network; half precision is tested at every angle
 
 
-def write_best(folder: Path, config: RunConfig, network: Network, arrays: dict, best_epoch: list[int]) -> str:
+def write_best(
+    folder: Path, config: RunConfig, network: Network, arrays: dict, best_epoch: list[int], failed_seeds=()
+) -> str:
     """Writes `best/`: params and stats, seeds on axis 0, of each seed's best epoch (0 if it was not trained here).
 
     Returns its digest, which every file derived from it carries.
@@ -43,6 +45,7 @@ def write_best(folder: Path, config: RunConfig, network: Network, arrays: dict, 
         "num_classes": network.num_classes,
         "basis": basis_record(abstract_model(network)),
         "best_epoch": best_epoch,
+        "failed_seeds": list(failed_seeds),  # what evaluates this folder alone leaves them out of its means
     }
     # Left by a run that was killed here. Without results.json it is not finished, and best/ is made again.
     (folder / folders.RESULTS).unlink(missing_ok=True)
@@ -58,6 +61,7 @@ class Evaluator:
 
     Attributes:
       digest: every file derived from this network carries it.
+      failed_seeds: those of the run; versions before 0.2 say nothing of them without results.json.
       results: of results.json; None for a run that is not finished, or that was converted.
       elsewhere: whether the network was trained elsewhere and converted: nothing is known of data and setting.
 
@@ -88,6 +92,7 @@ class Evaluator:
         check_basis(best, record["basis"], abstract_model(self.network))
         self.arrays, self.best_epoch, self.digest = self.programs.pad(arrays), record["best_epoch"], record["digest"]
         self.run_dir, self.elsewhere = run_dir, not any(self.best_epoch)
+        self.failed_seeds = list((results or record).get("failed_seeds", []))
         number, said = num_parameters(self.network), (results or {}).get("num_parameters")
         if results and said != number:
             raise InputError(
@@ -105,8 +110,7 @@ class Evaluator:
     @property
     def good(self) -> np.ndarray:
         """Which seeds did not fail in the run's own test: means are theirs.  All, where all did or nothing is known."""
-        failed = self.results["failed_seeds"] if self.results else ()
-        rows = np.array([seed not in failed for seed in self.config.seeds])
+        rows = np.array([seed not in self.failed_seeds for seed in self.config.seeds])
         return rows if rows.any() else np.ones_like(rows)
 
     def check_unchanged(self) -> None:

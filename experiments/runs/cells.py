@@ -4,6 +4,7 @@ Without jax, so that a sweep lists its finished cells without delay.
 """
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,18 +91,61 @@ def are_finished(planned: Planned, output: Path, given: dict, data_dir, say: Say
     return bool(of_sweep(planned, output, given, data_dir, say))
 
 
+def hand_over(cell: Cell, say: Say) -> None:
+    """Gives the other settings of an interrupted sweep a copy of the save that is theirs too, before this cell goes on.
+
+    Raises:
+      BusyError: another process is at work on one of them.
+    """
+    try:
+        record = folders.resume_record(cell.folder) or {}
+    except InputError:  # damaged: of no use to another
+        return
+    for setting in record.get("settings", []):
+        folder = _of_setting(cell, setting)
+        if setting == cell.config.setting or not _shares(folder, record):
+            continue
+        with folders.locked(folder), folders.writing(folder):
+            part = folder / f".{folders.RESUME}.part"
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(cell.folder / folders.RESUME, part)
+            shutil.rmtree(folder / folders.RESUME, ignore_errors=True)  # empty
+            part.replace(folder / folders.RESUME)
+        say(f"the save is of setting {setting} too: {folder} has a copy now, and goes on from it")
+
+
+def _of_setting(cell, setting):
+    name = cell.folder.name.replace(f"setting{cell.config.setting}_", f"setting{setting}_", 1)
+    return cell.folder.with_name(name)
+
+
+def _shares(folder, record):
+    """Whether a run was started with what a save says, and has neither a save nor results of its own."""
+    try:
+        saved = configs.read(folder)
+        if not saved or folders.is_finished(folder) or folders.resume_record(folder):
+            return False
+    except InputError:  # that run's own
+        return False
+    now = configs.of_save([RunConfig.checked(saved)], [saved["data_digest"]])
+    was = record.get("config")
+    if not isinstance(was, dict) or was | {"data_digest": None} != now | {"data_digest": None}:
+        return False
+    return now["data_digest"].items() <= (was.get("data_digest") or {}).items()
+
+
 def saved_with(cell: Cell) -> Path | None:
     """The folder of another setting whose save, of an interrupted sweep, is this cell's too, if this one has none."""
     if folders.resume_record(cell.folder):
         return None
     now = configs.of_save([cell.config], [cell.data_digest]) | {"data_digest": None}
     for setting in set(SETTINGS) - {cell.config.setting}:
-        name = cell.folder.name.replace(f"setting{cell.config.setting}_", f"setting{setting}_", 1)
+        folder = _of_setting(cell, setting)
         try:
-            record = folders.resume_record(cell.folder.with_name(name)) or {}
+            record = folders.resume_record(folder) or {}
         except InputError:  # that run's own
             continue
         is_alike = isinstance(record.get("config"), dict) and record["config"] | {"data_digest": None} == now
         if cell.config.setting in record.get("settings", []) and is_alike:
-            return cell.folder.with_name(name)
+            return folder
     return None

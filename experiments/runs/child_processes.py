@@ -14,14 +14,12 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 
 from experiments.data import DataError, resolve_dataset
-from experiments.rules import InputError
+from experiments.rules import InputError, Parser
 from experiments.runs import cells, config, exit_codes
 from experiments.runs.plan import Planned
 
 
-def sweep(
-    command: argparse.ArgumentParser, options: argparse.Namespace, argv: list[str], planned: list[Planned]
-) -> int:
+def sweep(command: Parser, options: argparse.Namespace, argv: list[str], planned: list[Planned]) -> int:
     """Runs a sweep's trainings; returns its exit code."""
     console = Console(soft_wrap=True, markup=False, emoji=False)
     try:
@@ -32,6 +30,8 @@ def sweep(
         command.error(str(error))
     if line:
         console.print(line)
+    if not planned:
+        console.print("nothing to do: this share has no training")
     failed, busy = [], []
     with _signals() as heard:
         for number, training in enumerate(planned, 1):
@@ -46,8 +46,7 @@ def sweep(
                     console.print(f"finished: {', '.join(str(options.output / name) for name in names)}")
                     continue
             except InputError as error:
-                print(error, file=sys.stderr)
-                failed.append((exit_codes.BAD_INPUT, f"{training}: {error}"))
+                failed.append((exit_codes.BAD_INPUT, f"{training}: {command.line(str(error))}"))
                 continue
             code, reason = _child([*argv, "--child", f"{number},{dataset}"], heard)
             if code == exit_codes.BUSY:
@@ -61,8 +60,8 @@ def sweep(
     for _, line in failed:
         print(f"{command.prog}: failed: {line}", file=sys.stderr)
     if failed:
-        remedy = "the same command tries again what failed"
-        print(f"{command.prog}: {len(failed)} of {len(planned)} trainings failed; {remedy}", file=sys.stderr)
+        remedy = "; the same command tries again what failed" if any(code != 2 for code, _ in failed) else ""
+        print(f"{command.prog}: {len(failed)} of {len(planned)} trainings failed{remedy}", file=sys.stderr)
     return max((2 if code == 2 else 1 for code, _ in failed), default=0)
 
 

@@ -23,8 +23,12 @@ from experiments.settings import DATASETS
 def replaced(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; the finished file takes its place."""
     temporary = path.with_name(f".{path.name}.part")
-    yield temporary
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -90,6 +94,7 @@ def check(folder: Path, *, resume: bool, overwrite: bool) -> None:
     if resume and CONFIG in entries and is_finished(folder):  # a finished run is left as it is
         return
     check_path(folder)
+    check_outside(folder)
     if not entries:
         return
     if not resume and not overwrite:
@@ -118,6 +123,28 @@ def check_path(folder: Path) -> None:
         raise InputError(
             f"{folder.absolute()}: Orbax cannot save below a path that holds {found[0]!r}: choose another --output"
         )
+
+
+def check_outside(folder: Path) -> None:
+    """Checks that a folder lies in no run's folder, where its files would be taken for that run's, or in its way.
+
+    Raises:
+      InputError: it does.
+    """
+    for parent in folder.absolute().parents:
+        if (parent / CONFIG).is_file() and any((parent / name).exists() for name in (BEST, RESUME, RESULTS)):
+            raise InputError(f"{folder} lies in the run {parent}: choose another --output")
+
+
+def check_no_run(folder: Path) -> None:
+    """Checks that a folder for pages or figures can be written, and is not a run's, nor in one.
+
+    Raises:
+      InputError: it cannot, or it is.
+    """
+    check_writable(folder)
+    if is_run(folder):
+        raise InputError(f"{folder} holds a run: choose another --output")
 
 
 def _is_own(name):
@@ -246,7 +273,12 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def check_writable(folder: Path) -> None:
-    """Checks that a folder can be written, or made: a folder made there is removed. Raises `InputError`: it cannot."""
+    """Checks that a folder can be written, or made: a folder made there is removed.
+
+    Raises:
+      InputError: it cannot, or it lies in a run's folder.
+    """
+    check_outside(folder)
     with writing(folder):
         there = next(path for path in (folder, *folder.absolute().parents) if path.is_symlink() or path.exists())
         if not there.is_dir():

@@ -44,7 +44,7 @@ def climb(model: str, protocol: dict, folder: Path, data_dir: str | None, comman
     contents = _started(file, name, protocol, command)
     made = (folder, folder.parent / "figures")
     for each in made:  # before hours of training, not after
-        folders.check_writable(each)
+        folders.check_no_run(each)
     rungs = {row: spec.rung for row, spec in MODELS.items() if spec.ladder == name and spec.rung}
     for number, (row, rung) in enumerate(rungs.items(), 1):
         if rung in contents["rungs"]:

@@ -155,9 +155,9 @@ def print_tables(console, results: dict) -> None:
         note = "failed" if seed in results["failed_seeds"] else ""
         table.add_row(str(seed), str(epoch), f"{validation:.4f}", f"{test:.4f}", note)
     table.add_section()
-    table.add_row("mean", "", "", _number(results["mean"]), "without failed" if results["failed_seeds"] else "")
-    table.add_row("std", "", "", _number(results["std"]), "")
-    table.add_row("mean_all", "", "", _number(results["mean_all"]), "")
+    table.add_row("mean", "", "", number(results["mean"]), "without failed" if results["failed_seeds"] else "")
+    table.add_row("std", "", "", number(results["std"]), "")
+    table.add_row("mean_all", "", "", number(results["mean_all"]), "")
     console.print(table)
     console.print(_class_table(results))
     if results["failed_seeds"]:
@@ -176,5 +176,6 @@ def _class_table(results):
     return table
 
 
-def _number(value):
+def number(value: float | None) -> str:
+    """An accuracy in a table; a dash for none."""
     return "-" if value is None else f"{value:.4f}"

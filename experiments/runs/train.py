@@ -66,7 +66,7 @@ def run(options: Namespace, command: str, draw: Draw) -> None:
         folder, options.model, options.setting, given, options.data_dir, console.print, saved=saved
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
-        if _taken(stack, console, cell, resume=options.resume, overwrite=options.overwrite):
+        if _taken(stack, console, cell, resume=options.resume, overwrite=options.overwrite, alone=True):
             if options.resume and (other := cells_of.saved_with(cell)):
                 console.print(f"{other} has the save of both: the sweep's command continues it, this one starts anew")
             _train(console, [cell], command, options.data_dir, draw, resume=options.resume)
@@ -122,10 +122,10 @@ def resolve(console: Console, options: Namespace, name: str, settings) -> str:
     return dataset
 
 
-def _taken(stack, console, cell, *, resume, overwrite=False) -> bool:
+def _taken(stack, console, cell, *, resume, overwrite=False, alone=False) -> bool:
     """Makes a cell's folder this process's own until `stack` ends, unless its run is finished.
 
-    Everything is checked before anything is written.
+    Everything is checked before anything is written. `alone`: no other cell goes on with its save here.
     """
 
     def finished():
@@ -145,6 +145,8 @@ def _taken(stack, console, cell, *, resume, overwrite=False) -> bool:
     if finished():
         return False
     if processes.is_first():
+        if alone:
+            cells_of.hand_over(cell, console.print)
         if overwrite:
             folders.clear(cell.folder)
         configs.write(cell.folder, cell.config, cell.data_digest)
@@ -176,7 +178,7 @@ def _train(console, cells, command, data_dir, draw, *, resume, place: Place | No
     with Signals() as signals, Bar(console, config, place) as bar:
         loop = Loop([cell.config for cell in cells], {cell.config.setting: cell.splits for cell in cells})
         save = cells[0].folder / folders.RESUME
-        made = _begin(console, loop, save if resume and has_checkpoint(save) else None, command)
+        made = _begin(loop, save if resume and has_checkpoint(save) else None, command)
         images = loop.train[1].shape[0]
         console.print(
             f"{config.model}, setting {config.setting}, {config.dataset}: {len(config.seeds)} seeds, "
@@ -197,12 +199,9 @@ def _train(console, cells, command, data_dir, draw, *, resume, place: Place | No
         )
 
 
-def _begin(console, loop, save, command):
+def _begin(loop, save, command):
     """Starts a loop, from a save if there is one; returns the commits, commands and devices that train it, or did."""
     rows, position, record = _restored(loop, save) if save else (None, None, {})
-    others = [str(number) for number in record.get("settings", []) if number not in loop.settings]
-    if others:
-        console.print(f"the save is of setting {', '.join(others)} too, which does not go on here")
     loop.start(rows, position)
     now = {"commits": commit(), "commands": command, "devices": device_name()}
     return {name: with_last(record.get(name, ["unknown"] if record else []), value) for name, value in now.items()}
@@ -259,7 +258,8 @@ def _finish(loop, cells, made, draw):
         if processes.is_first():
             arrays = {"params": best["params"], "stats": best["stats"]}
             epochs = np.asarray(best["epoch"]).tolist()
-            digest = write_best(cell.folder, cell.config, loop.network, arrays, epochs)
+            failed = results[-1][1]["failed_seeds"]
+            digest = write_best(cell.folder, cell.config, loop.network, arrays, epochs, failed)
             results[-1][1]["best_digest"] = digest
             write_curves(cell.folder / folders.CURVES, results[-1][1])
             draw(cell.folder / folders.CURVES_PLOT, results[-1][1])

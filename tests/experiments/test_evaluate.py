@@ -13,7 +13,7 @@ from experiments.data.rotation import rotate_each, uniform_angles
 from experiments.reporting import evaluation
 from experiments.rules import InputError
 from experiments.runs import reading
-from experiments.runs.best import Evaluator
+from experiments.runs.best import Evaluator, write_best
 from experiments.runs.reading import read_uniform
 from experiments.training.network import num_parameters
 from tests.experiments import helpers, small_digits
@@ -110,7 +110,7 @@ def test_each_image_rotated_by_its_own_angle(synthetic, own, tmp_path, capsys):
 
 
 def test_seeds_that_failed_are_in_no_mean(synthetic, own, monkeypatch, capsys):
-    results = {"failed_seeds": [3], "num_parameters": num_parameters(Evaluator(own).network)}
+    results = {"failed_seeds": [3], "num_parameters": num_parameters(Evaluator(own).network), "test_accuracy": [0, 0]}
     monkeypatch.setattr(reading, "check_run", lambda run: results)
     assert helpers.evaluate(own, "--angles", "--angle-step", 90, "--uniform") == 0
     evaluated, said = json.loads((own / "evaluation.json").read_text()), capsys.readouterr().out
@@ -120,6 +120,18 @@ def test_seeds_that_failed_are_in_no_mean(synthetic, own, monkeypatch, capsys):
     assert f"{evaluated['angles']['accuracy'][0][2]:.4f}" in said.partition("accuracy against the angle")[2]
     uniform = said.partition("angles uniform over the circle")[2]
     assert f"{evaluated['uniform']['accuracy']['bilinear'][1][0]:.4f}" in uniform
+
+
+@pytest.mark.parametrize("failed", [[3], [0, 3]])
+def test_best_alone_knows_which_seeds_failed(synthetic, own, tmp_path, failed):
+    """As a run leaves it that was killed before its results were written."""
+    run = Evaluator(own)
+    write_best(tmp_path / "new", run.config, run.network, run.programs.unpad(run.arrays), run.best_epoch, failed)
+    assert helpers.evaluate(tmp_path / "new") == 0
+    evaluated = json.loads((tmp_path / "new" / "evaluation.json").read_text())
+    assert evaluated["failed_seeds"] == failed
+    assert evaluated["mean"] == (evaluated["test_accuracy"][0] if failed == [3] else None)
+    assert evaluated["mean_all"] == pytest.approx(np.mean(evaluated["test_accuracy"]))
 
 
 def test_a_folder_with_the_numbers_of_another_run_is_refused(synthetic, own, tmp_path, capfd):
@@ -137,6 +149,14 @@ def test_a_second_evaluation_keeps_what_the_first_measured(synthetic, own):
     (own / "evaluation.json").write_text(json.dumps(first | {"best_digest": "0" * 64}))  # another network's
     assert helpers.evaluate(own) == 0
     assert "angles" not in json.loads((own / "evaluation.json").read_text())
+
+
+def test_angles_of_other_data_are_not_kept_beside_a_second_evaluation(synthetic, own, tmp_path):
+    output = tmp_path / "out"
+    assert helpers.evaluate(own, "--angles", "--angle-step", 90, "--output", output) == 0
+    assert "angles" in json.loads((output / "evaluation.json").read_text())
+    assert helpers.evaluate(own, "--setting", 3, "--output", output) == 0
+    assert "angles" not in json.loads((output / "evaluation.json").read_text())
 
 
 def test_images_that_are_rotated_already(synthetic, own, tmp_path, monkeypatch, capfd):

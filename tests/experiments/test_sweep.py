@@ -145,13 +145,14 @@ def test_a_pair_of_which_one_was_started_alone(synthetic, tmp_path, monkeypatch)
     monkeypatch.setattr(Bar, "report", count)
     assert sweep.main([*options, "--child", "1,mnist_5k"]) == 130
     stop["after"] = 2
-    alone = tmp_path / "setting1_lenet_mnist_5k"
-    assert helpers.run(*helpers.QUICK, "--output", alone, "--resume") == 130  # drops what belongs to setting 3
+    alone, three = (tmp_path / f"setting{number}_lenet_mnist_5k" for number in (1, 3))
+    assert helpers.run(*helpers.QUICK, "--output", alone, "--resume") == 130  # hands over what belongs to setting 3
+    assert [folders.resume_record(alone)["settings"], folders.resume_record(three)["settings"]] == [[1], [1, 3]]
     assert sweep.main([*options, "--child", "1,mnist_5k"]) == 0
     assert helpers.run("--setting", "1", *helpers.QUICK[2:], "--output", tmp_path / "one") == 0
     assert helpers.run("--setting", "3", *helpers.QUICK[2:], "--output", tmp_path / "three") == 0
     assert helpers.numbers(alone) == helpers.numbers(tmp_path / "one")
-    assert helpers.numbers(tmp_path / "setting3_lenet_mnist_5k") == helpers.numbers(tmp_path / "three")
+    assert helpers.numbers(three) == helpers.numbers(tmp_path / "three")
 
 
 def test_data_that_are_rotated_already_have_one_setting(tmp_path, capfd):

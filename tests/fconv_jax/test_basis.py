@@ -161,6 +161,13 @@ def test_a_function_of_reflections_is_its_mirror_image_at_the_mirrored_element()
         assert np.abs(values[::-1] - moved).max() > 0.1
 
 
+@pytest.mark.parametrize(("group", "is_whole"), [(4, True), (Group(4, True), True), (Group(2, True), False)], ids=str)
+def test_the_adaptive_mask_is_whole_with_four_rotations_mirrored_or_not(group, is_whole):
+    """Then, and only then, a constant is among the functions of few frequencies."""
+    functions = columns(fourier_basis(5, group, 3, smooth=False))
+    assert np.allclose(functions @ functions.sum(0), 1.0, atol=1e-5) == is_whole
+
+
 DIGEST = """
 import hashlib
 from fconv_jax import Fourier, bicubic_basis, fourier_basis
@@ -215,8 +222,9 @@ def test_bicubic_basis(k, t):
     np.testing.assert_allclose(basis.singular_values, singular, rtol=0, atol=1e-9 * singular[0])
 
 
-def test_bicubic_basis_at_rotation_zero_is_one_pixel_each():
-    values = bicubic_basis(5, 4).values[:, :, 0].reshape(25, 25)
+@pytest.mark.parametrize("group", [4, Group(4, True)], ids=str)
+def test_bicubic_basis_at_rotation_zero_is_one_pixel_each(group):
+    values = bicubic_basis(5, group).values[:, :, 0].reshape(25, 25)
     np.testing.assert_allclose(values, np.eye(25), rtol=0, atol=1e-7)
 
 

@@ -136,6 +136,15 @@ def test_a_plain_network_trains_and_is_a_copy():
     assert error(call(model, images), before) == 0
 
 
+def test_a_plain_network_made_plain_again_is_a_copy_too():
+    plain = fc.export.to_plain(made("lenet_fconv"))
+    again = fc.export.to_plain(plain)
+    kernel = again.layers["conv"].kernel
+    np.testing.assert_array_equal(kernel[...], plain.layers["conv"].kernel[...])
+    kernel[...] = jnp.zeros_like(kernel[...])
+    assert jnp.any(plain.layers["conv"].kernel[...] != 0)
+
+
 WITHOUT = """
 import importlib.util, json, sys
 sys.modules["fconv_jax"] = None  # to import it is an error

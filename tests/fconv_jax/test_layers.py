@@ -166,6 +166,13 @@ def test_bfloat16(cls):
     assert gradient["coefficients"].dtype == jnp.float32
 
 
+@pytest.mark.parametrize("kind", SPATIAL)
+def test_a_filter_of_half_precision_is_computed_in_float32(kind):
+    layer = make(SPATIAL[kind], kernel_size=5, param_dtype=jnp.bfloat16)
+    expected = FILTERS[kind](layer.coefficients[...].astype(jnp.float32), layer.sampled_basis.values)
+    np.testing.assert_array_equal(layer.filter(), expected.astype(jnp.bfloat16), strict=True)
+
+
 @pytest.mark.parametrize("cls", EVERY)
 def test_jit_vmap_grad_and_checkpoint_compose(cls):
     """Three seeds in one compiled program, gradients through recomputation, against one at a time."""

@@ -113,3 +113,9 @@ class Constant:
 def test_an_initialiser_that_cannot_be_hashed():
     layer = fc.LiftingFConv(1, 2, 3, 4, coefficient_init=Constant(2.0), rngs=nnx.Rngs(0))
     assert (layer.coefficients[...] == 2.0).all()
+
+
+@pytest.mark.parametrize("init", ["he", "report", "paper"])
+def test_a_filter_of_feature_groups_is_drawn_for_the_features_that_it_sees(init):
+    parts, part = make(GroupFConv, 4, 6, init=init, feature_group_count=2), make(GroupFConv, 2, 6, init=init)
+    np.testing.assert_array_equal(parts.coefficients[...], part.coefficients[...], strict=True)

@@ -153,3 +153,18 @@ def test_layers_that_the_reference_cannot_hold_are_named():
     state = {"stack.Basis": basis, "stack.weights": np.zeros((2, 1, 1, basis.shape[-1]), np.float32)}
     with pytest.raises(ValueError, match=r"(?s)a convolution with a kernel.*a stack of layers"):
         fc.torch_reference.load_weights(model, state, names={"stack": "stack", "line": "line"})
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "uint8"])
+def test_upsampling_and_vectors_keep_the_type_and_make_float32_of_whole_numbers(dtype):
+    field = jnp.asarray(np.arange(128).reshape(1, 4, 4, 4, 2), dtype)
+    kept, vectors = "float32" if dtype == "uint8" else dtype, fc.to_vectors(field, 4)
+    assert vectors.dtype == fc.from_vectors(vectors, 4).dtype == kept
+    expected = fc.upsample(field.astype(jnp.float32)).astype(kept)  # rounded once
+    np.testing.assert_array_equal(fc.upsample(field), expected, strict=True)
+
+
+def test_padding_of_a_maximum_is_below_every_pixel():
+    darkest = jnp.full((1, 4, 4, 1), -jnp.inf)
+    for pool in (fc.spatial_max_pool, fc.torch_reference.corner_max_pool):
+        assert jnp.all(pool(darkest, 2, padding=1) == -jnp.inf)

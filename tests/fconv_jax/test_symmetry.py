@@ -198,3 +198,22 @@ def test_the_gradient_of_an_error_of_zero_is_zero():
     slope = jax.grad(lambda x: fc.equivariance_error(lambda y: y * y * jnp.arange(6.0)[:, None], x))(x)
     assert jnp.isfinite(slope).all()
     assert jnp.any(slope != 0)
+
+
+class Flow(nnx.Module):
+    """A network of C4 that gives vectors."""
+
+    def __init__(self):
+        self.lift = fc.LiftingFConv(1, 2, 3, 4, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return fc.to_vectors(self.lift(x), 4)
+
+
+def test_two_components_of_a_network_without_a_group_of_two_are_vectors():
+    x = noise(2, 7, 7, 1)
+    for angle in (90, 180):
+        fc.assert_equivariant(Flow(), x, angle)
+    assert fc.audit(Flow(), (7, 7, 1)).first_break is None
+    with pytest.raises(AssertionError):
+        fc.assert_equivariant(Flow(), x, 180, kind="field", group=2)

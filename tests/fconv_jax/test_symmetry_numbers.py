@@ -72,3 +72,16 @@ def test_an_assertion_hands_its_margin_on():
 def test_unequal_outputs_are_named_with_both_shapes():
     with pytest.raises(ValueError, match=r"\(1, 2, 6, 1\) for the rotated input, \(1, 6, 2, 1\) when rotated"):
         fc.equivariance_error(lambda x: x[:, :2], jnp.zeros((1, 6, 6, 1)))
+
+
+def test_the_default_bar_is_that_of_the_coarser_type_of_input_and_output():
+    """An error of sqrt(2) 2^-7 / 4 = 0.003: below two steps of bfloat16, far above the bar of float32."""
+
+    def brighter(x, dtype):
+        return x.astype(dtype).at[0, 0, 0, 0].add(2.0**-7)
+
+    x = jnp.ones((1, 4, 4, 1), jnp.float32)
+    fc.assert_equivariant(lambda x: brighter(x, jnp.bfloat16), x)
+    fc.assert_equivariant(lambda x: brighter(x, jnp.float32), x.astype(jnp.bfloat16))
+    with pytest.raises(AssertionError, match="is above 1e-05"):
+        fc.assert_equivariant(lambda x: brighter(x, jnp.float32), x)

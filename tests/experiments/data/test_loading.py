@@ -1,5 +1,6 @@
 """Loading: the four settings, what they share, and what happens to damaged, killed and simultaneous preparation."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from experiments.data import DataError, load, loading, resolve_dataset
+from experiments.data import DataError, load, loading, resolve_dataset, sources
 from experiments.data.rotation import copy_angles
 from experiments.data.sources import data_directory, prepared_directory
 from experiments.settings import DATASETS, SETTINGS, SPLITS
@@ -274,3 +275,20 @@ def test_prepared_data_load_from_a_folder_that_cannot_be_written(prepared, tmp_p
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     load("mnist_5k", 1, data_dir=tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_digest_depends_on_every_array_of_every_split():
+    one = loading.Split(np.zeros((2, 28, 28, 1), np.uint8), np.int32([0, 1]), np.int32([0, 5]))
+    others = [dataclasses.replace(one, **{name: getattr(one, name) + 1}) for name in ("images", "labels", "angles")]
+    found = [loading.digest({"train": one, "test": other}) for other in (one, *others)]
+    found += [loading.digest({"train": other, "test": one}) for other in others]
+    assert len(set(found)) == 7
+
+
+def test_an_earlier_download_counts_with_all_of_its_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources.resource, "get_dl_fname", lambda url, digest: url.rpartition("/")[2])
+    (tmp_path / "downloads").mkdir()
+    for name in sources.OFFICIAL_FILES:
+        assert not sources.is_downloaded(tmp_path, "mnist")
+        (tmp_path / "downloads" / f"{name}.gz").touch()
+    assert sources.is_downloaded(tmp_path, "mnist")

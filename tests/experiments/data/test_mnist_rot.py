@@ -183,6 +183,19 @@ def test_another_number_of_images_is_refused(folder, rotated, upright):
         read(folder, upright)
 
 
+def test_a_label_that_is_no_digit_is_refused(folder, rotated, upright):
+    images, labels = rotated["test"]
+    place(folder, "x and y", rotated | {"test": (images, np.where(labels == 9, 10, labels))})
+    with pytest.raises(DataError, match="test has the label 10, labels are 0 to 9"):
+        read(folder, upright)
+
+
+def test_whole_numbers_of_0_and_1_are_black_and_white(folder, rotated, upright):
+    for name, split in zip(("train", "valid", "test"), SPLITS, strict=True):
+        np.savez(folder / f"{name}.npz", data=(rotated[split][0] > 127).astype(np.uint8), labels=rotated[split][1])
+    np.testing.assert_array_equal(read(folder, upright)[0]["test"][0], 255 * (rotated["test"][0] > 127))
+
+
 def test_what_is_made_like_it_is_digits_of_mnist_each_once(upright):
     dataset = Dataset("mnist_rot_like", 20, 5, 30, Protocol(), settings=(1,), source="mnist")
     mnist = {split: tuple(part[:: len(part) // 40][:40] for part in parts) for split, parts in upright.items()}

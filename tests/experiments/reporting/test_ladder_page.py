@@ -15,3 +15,17 @@ def test_runs_at_chance_are_told_apart():
     assert "(without the runs at chance: +10.0, +10.0, +10.0, +10.0)" in init
     assert "chance" not in pooling
     assert "+0.0" in pooling
+
+
+def test_a_rung_has_the_mean_the_sample_deviation_and_the_points_over_the_rung_above():
+    accuracy = {RUNGS[0]: [0.5], RUNGS[1]: [0.8, 0.9], RUNGS[2]: [0.9, 0.9]}
+    rungs = {
+        rung: {"num_parameters": 1234, "test_accuracy": dict.fromkeys("1234", values)}
+        for rung, values in accuracy.items()
+    }
+    rows = ladder_page._table({"rungs": rungs}).rows
+    assert [row[:3] for row in rows] == [
+        [RUNGS[0], "1,234", "0.500"],
+        [RUNGS[1], "1,234", "0.850 ± 0.071"],  # sqrt((0.05^2 + 0.05^2) / (2 - 1))
+        [RUNGS[2], "1,234", "0.900 ± 0.000 (+5.0)"],
+    ]

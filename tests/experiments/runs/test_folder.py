@@ -273,3 +273,23 @@ def test_nothing_is_written_through_a_link(tmp_path, name):
     folders.check(run, resume=True, overwrite=False)  # finished: nothing is written
     (run / name).unlink()
     folders.check(run, resume=False, overwrite=True)
+
+
+@pytest.mark.parametrize("inside", ["best/5", "resume/99", "audits"])
+def test_a_folder_in_a_run_is_refused(tmp_path, inside):
+    (tmp_path / "run" / "resume").mkdir(parents=True)
+    (tmp_path / "config.json").touch()  # of something else
+    folders.check_writable(tmp_path / "run" / inside)
+    (tmp_path / "run" / "config.json").touch()
+    for check in (folders.check_writable, lambda folder: folders.check(folder, resume=False, overwrite=True)):
+        with pytest.raises(InputError, match="lies in the run"):
+            check(tmp_path / "run" / inside)
+    folders.check_writable(tmp_path / "run")
+    with pytest.raises(InputError, match="holds a run"):
+        folders.check_no_run(tmp_path / "run")
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path):
+    with pytest.raises(UnicodeEncodeError), folders.replaced(tmp_path / "file") as temporary:
+        temporary.write_text("half of it \ud800", encoding="utf-8")
+    assert not list(tmp_path.iterdir())

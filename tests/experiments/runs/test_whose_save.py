@@ -31,6 +31,32 @@ def test_the_save_that_a_sweep_left_in_another_folder_is_found(tmp_path):
     assert cells.saved_with(cell) is None
 
 
+def test_a_save_of_two_settings_is_handed_over_before_one_goes_on(tmp_path):
+    one, three = (tmp_path / f"setting{number}_lenet_mnist_5k" for number in (1, 3))
+    configs = {1: dataclasses.replace(CONFIG, setting=1), 3: CONFIG}
+    record = {"settings": [1, 3], "config": config.of_save([*configs.values()], ["a", "b"])}
+    for folder, cell, digest in zip((one, three), configs.values(), ("a", "b"), strict=True):
+        folder.mkdir()
+        config.write(folder, cell, digest)
+    (one / "resume" / "7" / "record").mkdir(parents=True)
+    (one / "resume" / "7" / "record" / "metadata").write_text(json.dumps(record))
+    cell, said = cells.Cell(configs[1], one, {}, "a"), []
+    config.write(three, dataclasses.replace(CONFIG, epochs=CONFIG.epochs + 1), "b")
+    cells.hand_over(cell, said.append)  # setting 3 was started with other options
+    config.write(three, CONFIG, "c")
+    cells.hand_over(cell, said.append)  # and with other data
+    assert said == []
+    assert not (three / "resume").exists()
+    config.write(three, CONFIG, "b")
+    cells.hand_over(cell, said.append)
+    cells.hand_over(cell, said.append)  # it has it
+    assert [three.name in line for line in said] == [True]
+    assert (three / "resume" / "7" / "record" / "metadata").read_text() == json.dumps(record)
+    (one / "resume" / "7" / "record" / "metadata").write_text("{")
+    cells.hand_over(cell, said.append)  # damaged: --overwrite must not stop at it
+    assert len(said) == 1
+
+
 @pytest.mark.parametrize(("dataset", "seeds"), [("mnist", 3), ("mnist_5k", 2)])
 def test_a_resumed_run_is_not_taken_for_that_of_another_data_set(dataset, seeds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from experiments.training import processes
-from experiments.training.devices import configure, device_name, layout, num_at_once
+from experiments.training.devices import are_several, configure, device_name, layout, num_at_once
 
 
 @pytest.fixture
@@ -140,3 +140,16 @@ def test_devices_of_a_cpu_compute_at_once_as_far_as_there_are_cores(monkeypatch)
     assert num_at_once(10) == 4
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert num_at_once(5) == 5
+
+
+@pytest.mark.parametrize(
+    ("variables", "several"),
+    [
+        ({}, False), ({"SLURM_STEP_NUM_TASKS": "1"}, False), ({"OMPI_COMM_WORLD_SIZE": ""}, False),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, True), ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"JAX_COORDINATOR_ADDRESS": "localhost:1"}, True),
+    ],
+)  # fmt: skip
+def test_the_environment_says_whether_a_process_is_one_of_several(monkeypatch, variables, several):
+    monkeypatch.setattr(os, "environ", variables)
+    assert are_several() is several
