@@ -4,7 +4,6 @@ python -m experiments.report checkpoints/* --output results
 """
 
 import sys
-import tempfile
 from collections.abc import Sequence
 
 from experiments import missing_line
@@ -36,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         command.error(str(error))
     except OSError as error:
-        command.error(f"{error.filename or tempfile.gettempdir()}: {error.strerror or error}")
+        command.error(f"{error.filename or options.output}: {error.strerror or error}")
     print(f"saved in {options.output}/: {', '.join(written)}")
     return 0
 

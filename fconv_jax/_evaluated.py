@@ -25,7 +25,7 @@ def constant(equation, ins) -> list:
         if equation.primitive.name != "broadcast_in_dim" or (np.size(ins[0]) != 1 and 0 in axes):
             raise NotPlainError(f"{equation.primitive.name} of the batch's size has no plain form yet")
         if np.size(ins[0]) == 1:
-            return [np.full(shape, ins[0])]
+            return [np.broadcast_to(np.asarray(ins[0]).reshape(()), shape)]
         sides = dict(zip(axes, np.shape(ins[0]), strict=True))
         return [np.broadcast_to(np.reshape(ins[0], [sides.get(axis, 1) for axis in range(len(shape))]), shape)]
     if math.prod(out.shape) > MAX_CONSTANT:

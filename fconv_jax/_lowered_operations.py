@@ -35,10 +35,6 @@ def step_of(lowering, name: str, params: dict, ins: list, out: tuple) -> Value |
         return lowering.step(name, [x], out)
     if name in BINARY or name in COMPARE:
         return _binary(lowering, name, ins, out)
-    if name in _SERIES:
-        for operation, options in _SERIES[name]:
-            x = lowering.step(operation, [x], out, **options)
-        return x
     return _OTHERS[name](lowering, params, ins, out) if name in _OTHERS else None
 
 
@@ -116,7 +112,9 @@ def _mean(lowering, x, number, out):
     if source is None or number != terms:
         return None
     mean = _reduced(lowering, "mean", source, axes, axes_out)
-    return lowering.step("reshape", [mean], out, **options) if operation == "reshape" else mean
+    if mean is not None and operation == "reshape":
+        return lowering.step("reshape", [mean], out, **options)
+    return mean and Value(mean.index, out)
 
 
 def _reduction(kind):
@@ -174,12 +172,12 @@ def _windows(operation):
     return lower
 
 
-_SERIES = {
-    "expm1": (("exp", {}), ("sub", {"number": 1.0})),
-    "log1p": (("add", {"number": 1.0}), ("log", {})),
-    "erfc": (("erf", {}), ("sub", {"number": 1.0, "first": True})),
-}
+def _erfc(lowering, params, ins, out):
+    return lowering.step("sub", [lowering.step("erf", ins, out)], out, number=1.0, first=True)
+
+
 _OTHERS = {
+    "erfc": _erfc,
     "integer_pow": lambda lowering, params, ins, out: lowering.step("pow", ins, out, number=float(params["y"])),
     "select_n": _where,
     "reduce_sum": _reduction("sum"),

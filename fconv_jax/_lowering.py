@@ -89,6 +89,10 @@ class Lowering:
             return [self.step(name, values, out)] if name else self._inside(inner, ins, stage)
         if name in _PASSED:
             return ins
+        kind = equation.outvars[0].aval.dtype
+        # Whole numbers would neither wrap nor be rounded down in float32.
+        if not any(jnp.issubdtype(kind, fits) for fits in (jnp.floating, jnp.bool_)):
+            raise NotPlainError(f"{name} of type {kind} has no plain form yet")
         lowered = step_of(self, name, equation.params, ins, out)
         if lowered is None:
             raise NotPlainError(f"{name} of {[tuple(getattr(x, 'shape', ())) for x in ins]} has no plain form yet")

@@ -1,4 +1,4 @@
-"""Functions that become one equation where a network is traced by `_traced.Program`."""
+"""Functions that become one equation where `_traced.Program` traces a network, and what else it asks of stages."""
 
 import contextvars
 import functools

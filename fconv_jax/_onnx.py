@@ -140,6 +140,8 @@ class _Graph:
         reach = [d * (side - 1) + 1 for side, d in zip(k, dilation, strict=True)]
         pads = _pads(layer.padding, reach, strides, shape)
         if layer.padding in ("CIRCULAR", "REFLECT"):
+            if layer.padding == "REFLECT" and any(max(w) >= n for w, n in zip(pads, shape[:2], strict=True)):
+                raise ValueError(f"ONNX reflects no image of {shape[0]} x {shape[1]} by {max(map(max, pads))} pixels")
             mode = {"CIRCULAR": "wrap", "REFLECT": "reflect"}[layer.padding]
             before, after = [[0, 0, *(both[side] for both in pads)] for side in (0, 1)]
             x, pads = self._node("Pad", [x, self._ints([*before, *after])], mode=mode), [(0, 0), (0, 0)]
@@ -220,6 +222,19 @@ class _Graph:
             found = self._node("Not", [found]) if operation == "ne" else found
             return self._node("Cast", [found], to=TensorProto.FLOAT)
         return self._node(_BINARY[operation], ins)
+
+    def _expm1(self, inputs, shape, /):
+        x, one = self._read(inputs[0]), self._number(1.0)
+        t = self._node("Tanh", [self._node("Mul", [x, self._number(0.5)])])
+        small = self._node("Div", [self._node("Add", [t, t]), self._node("Sub", [one, t])])  # no difference of 1
+        is_small = self._node("Less", [self._node("Abs", [x]), self._number(0.5)])
+        return self._node("Where", [is_small, small, self._node("Sub", [self._node("Exp", [x]), one])])
+
+    def _log1p(self, inputs, shape, /):
+        x, one = self._read(inputs[0]), self._number(1.0)
+        u = self._node("Add", [x, one])
+        y = self._node("Div", [self._node("Mul", [self._node("Log", [u]), x]), self._node("Sub", [u, one])])
+        return self._node("Where", [self._node("Equal", [u, one]), x, y])  # the rounding of u cancels
 
     def _where(self, inputs, shape):
         condition, otherwise, x = (self._read(i) for i in inputs)

@@ -157,7 +157,8 @@ def _one_program(shape):
     except jax.errors.InconclusiveDimensionOperation as error:
         raise ValueError("the network's Python code looks at the batch's size, which a file leaves open") from error
     except TypeError as error:  # of flax and jax, about axes that do not fit
-        raise ValueError(f"input_shape (={shape}) does not fit the network: {str(error).splitlines()[0]}") from error
+        text = " ".join(str(error).split())[:200]
+        raise ValueError(f"the network does not take images of input_shape (={shape}): {text}") from error
 
 
 def _evaluated(model):

@@ -171,7 +171,7 @@ COMPARE = {name: _compare(function) for name, function in {
 }.items()}  # fmt: skip
 UNARY = {"relu": nnx.relu, "elu": nnx.elu, "tanh": jnp.tanh, "logistic": nnx.sigmoid, "exp": jnp.exp, "log": jnp.log,
          "sqrt": jnp.sqrt, "rsqrt": jax.lax.rsqrt, "neg": jnp.negative, "abs": jnp.abs, "erf": jax.lax.erf,
-         "square": jnp.square, "sin": jnp.sin, "cos": jnp.cos}  # fmt: skip
+         "square": jnp.square, "sin": jnp.sin, "cos": jnp.cos, "expm1": jnp.expm1, "log1p": jnp.log1p}  # fmt: skip
 OPERATIONS = {
     **UNARY,
     **{name: _with_number(function) for name, function in (BINARY | COMPARE).items()},

@@ -1,6 +1,6 @@
 """The four official files as users place them: under whatever names, in whatever of the usual places.
 
-A file is known by its name or, under another one, by its first bytes; `sources` then checks all that is in it.
+A file is known by its first bytes or, where these say nothing, by its name; `sources` then checks all that is in it.
 """
 
 import gzip

@@ -3,9 +3,10 @@
 Without jax, so that a sweep lists its finished cells without delay.
 """
 
+import contextlib
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments import data
@@ -14,6 +15,7 @@ from experiments.rules import InputError
 from experiments.runs import config as configs
 from experiments.runs import folder as folders
 from experiments.runs import reading
+from experiments.runs.exit_codes import BusyError
 from experiments.runs.plan import Planned
 from experiments.settings import SETTINGS, RunConfig
 
@@ -91,27 +93,44 @@ def are_finished(planned: Planned, output: Path, given: dict, data_dir, say: Say
     return bool(of_sweep(planned, output, given, data_dir, say))
 
 
-def hand_over(cell: Cell, say: Say) -> None:
-    """Gives the other settings of an interrupted sweep a copy of the save that is theirs too, before this cell goes on.
+def hand_over(cells: Sequence[Cell], say: Say) -> None:
+    """Gives the other settings of an interrupted sweep a copy of the save that is theirs too, before `cells` go on.
+
+    The save is in the first one's folder. A setting on which another process is at work is left alone.
 
     Raises:
-      BusyError: another process is at work on one of them.
+      InputError: a copy cannot be written.
     """
+    saves, own = cells[0].folder / folders.RESUME, {cell.config.setting for cell in cells}
     try:
-        record = folders.resume_record(cell.folder) or {}
+        record = folders.resume_record(cells[0].folder) or {}
     except InputError:  # damaged: of no use to another
         return
-    for setting in record.get("settings", []):
-        folder = _of_setting(cell, setting)
-        if setting == cell.config.setting or not _shares(folder, record):
-            continue
-        with folders.locked(folder), folders.writing(folder):
-            part = folder / f".{folders.RESUME}.part"
-            shutil.rmtree(part, ignore_errors=True)
-            shutil.copytree(cell.folder / folders.RESUME, part)
-            shutil.rmtree(folder / folders.RESUME, ignore_errors=True)  # empty
-            part.replace(folder / folders.RESUME)
-        say(f"the save is of setting {setting} too: {folder} has a copy now, and goes on from it")
+    for setting in set(record.get("settings", [])) - own:
+        folder = _of_setting(cells[0], setting)
+        with contextlib.suppress(BusyError):
+            if _shares(folder, record):
+                with folders.locked(folder):
+                    if _shares(folder, record):  # again, now that the folder is locked
+                        _copy(saves, folder)
+                        say(f"the save is of setting {setting} too: {folder} has a copy now, and goes on from it")
+
+
+def _copy(saves, folder):
+    """Copies saves, whole or not at all, into a folder that has none."""
+    part = folder / f".{folders.RESUME}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        shutil.copytree(saves, part)
+        shutil.rmtree(folder / folders.RESUME, ignore_errors=True)  # empty
+        part.replace(folder / folders.RESUME)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        reason = error.strerror or str(error.args[0][0][-1] if isinstance(error, shutil.Error) else error)
+        raise InputError(
+            f"{folder}: {saves}, which is this run's too, cannot be copied into it ({reason}): make room, or continue "
+            "both by the sweep's command"
+        ) from error
 
 
 def _of_setting(cell, setting):
@@ -127,7 +146,7 @@ def _shares(folder, record):
             return False
     except InputError:  # that run's own
         return False
-    now = configs.of_save([RunConfig.checked(saved)], [saved["data_digest"]])
+    now = configs.of_save([RunConfig.checked(saved)], [saved.get("data_digest", "")])
     was = record.get("config")
     if not isinstance(was, dict) or was | {"data_digest": None} != now | {"data_digest": None}:
         return False

@@ -131,7 +131,7 @@ def check_outside(folder: Path) -> None:
     Raises:
       InputError: it does.
     """
-    for parent in folder.absolute().parents:
+    for parent in folder.resolve().parents:
         if (parent / CONFIG).is_file() and any((parent / name).exists() for name in (BEST, RESUME, RESULTS)):
             raise InputError(f"{folder} lies in the run {parent}: choose another --output")
 

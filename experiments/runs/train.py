@@ -104,6 +104,8 @@ def train_planned(console, planned: Planned, output: Path, given: dict, data_dir
         cells.append(cell)
     with contextlib.ExitStack() as stack:
         for group in _sharing_a_save([cell for cell in cells if _taken(stack, console, cell, resume=True)]):
+            if processes.is_first():
+                cells_of.hand_over(group, console.print)
             _train(console, group, command, data_dir, draw, resume=True, **more)
 
 
@@ -146,7 +148,7 @@ def _taken(stack, console, cell, *, resume, overwrite=False, alone=False) -> boo
         return False
     if processes.is_first():
         if alone:
-            cells_of.hand_over(cell, console.print)
+            cells_of.hand_over([cell], console.print)
         if overwrite:
             folders.clear(cell.folder)
         configs.write(cell.folder, cell.config, cell.data_digest)

@@ -38,6 +38,9 @@ OF_FIELDS = {
     "softplus": lambda y, _: nnx.softplus(y),
     "gelu": lambda y, _: nnx.gelu(y, approximate=False),
     "sin and cos": lambda y, _: jnp.sin(y) - jnp.cos(2 * y),
+    "small numbers": lambda y, _: jnp.expm1(1e-5 * y),
+    "small and large numbers": lambda y, _: jnp.log1p(1e-6 * y * y) + 1e-6 * jnp.log1p(1e3 * y * y),
+    "large numbers": lambda y, _: jnp.expm1(8 * y),
     "comparisons": lambda y, _: jnp.where(y != 0, (y >= 0.1) * 1.0 + (y < 0.2) * 2.0 + (y <= -0.1) * 4.0, y),
     "a number where": lambda y, _: jnp.where(y > 0.1, 0.5, y),
     "excited": excite,
@@ -119,6 +122,18 @@ def test_a_mean_of_one_pixel_stays_a_mean():
     assert error(call(plain, images), call(Shrinks(), images)) < TOLERANCE
 
 
+def test_a_mean_of_other_axes_than_its_sum():
+    model = After(lambda y, _: y.sum((1, 2)).reshape(-1, 1, 3) / 36.0, of_field=False)
+    images = noise(2, 6, 6, 2)
+    assert error(call(fc.export.to_plain(model, (6, 6, 2)), images), call(model, images)) < TOLERANCE
+
+
+def test_onnx_does_not_reflect_again_and_again(tmp_path):
+    layer = fc.LiftingFConv(1, 1, 7, 4, padding="REFLECT", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="ONNX reflects no image of 3 x 9 by 3 pixels"):
+        fc.export.to_onnx(layer, tmp_path / "file.onnx", (3, 9, 1))
+
+
 class Pair(nnx.Module):
     """Returns something beside the array."""
 
@@ -151,9 +166,10 @@ class Tokens(nnx.Module):
     ("model", "shape", "words"),
     [
         (Tokens(), (64, 64, 16), "too large"),
-        (nnx.Linear(2, 3, rngs=nnx.Rngs(0)), (5, 5, 3), r"input_shape \(=\(5, 5, 3\)\) does not fit"),
+        (nnx.Linear(2, 3, rngs=nnx.Rngs(0)), (5, 5, 3), r"does not take images of input_shape \(=\(5, 5, 3\)\)"),
         (nnx.Conv(2, 3, (7, 7), padding="VALID", rngs=nnx.Rngs(0)), (5, 5, 2), "Conv leaves no pixels"),
         (After(lambda y, _: y > 0), (5, 5, 2), "type bool"),
+        (After(lambda y, _: jnp.where(y > 0, 3, 1) // 2 * 1.0), (5, 5, 2), "type int32"),
     ],
 )
 def test_what_has_no_plain_form_is_one_line(model, shape, words):

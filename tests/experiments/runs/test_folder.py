@@ -285,6 +285,7 @@ def test_a_folder_in_a_run_is_refused(tmp_path, inside):
         with pytest.raises(InputError, match="lies in the run"):
             check(tmp_path / "run" / inside)
     folders.check_writable(tmp_path / "run")
+    folders.check_writable(tmp_path / "run" / ".." / "beside")
     with pytest.raises(InputError, match="holds a run"):
         folders.check_no_run(tmp_path / "run")
 

@@ -7,7 +7,9 @@ import json
 import pytest
 
 from experiments import data
+from experiments.rules import InputError
 from experiments.runs import cells, config
+from experiments.runs import folder as folders
 from tests.experiments.runs.test_folder import CONFIG
 
 
@@ -42,18 +44,27 @@ def test_a_save_of_two_settings_is_handed_over_before_one_goes_on(tmp_path):
     (one / "resume" / "7" / "record" / "metadata").write_text(json.dumps(record))
     cell, said = cells.Cell(configs[1], one, {}, "a"), []
     config.write(three, dataclasses.replace(CONFIG, epochs=CONFIG.epochs + 1), "b")
-    cells.hand_over(cell, said.append)  # setting 3 was started with other options
+    cells.hand_over([cell], said.append)  # setting 3 was started with other options
     config.write(three, CONFIG, "c")
-    cells.hand_over(cell, said.append)  # and with other data
+    cells.hand_over([cell], said.append)  # and with other data
     assert said == []
     assert not (three / "resume").exists()
     config.write(three, CONFIG, "b")
-    cells.hand_over(cell, said.append)
-    cells.hand_over(cell, said.append)  # it has it
+    link = one / "resume" / "7" / "link"
+    link.symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"cannot be copied into it \(.*No such file"):
+        cells.hand_over([cell], said.append)
+    link.unlink()
+    with folders.locked(three):  # another process is at work on it
+        cells.hand_over([cell], said.append)
+    cells.hand_over([cell, dataclasses.replace(cell, config=CONFIG, folder=three)], said.append)  # both go on
+    assert {path.name for path in three.iterdir()} <= {"config.json", ".lock"}
+    cells.hand_over([cell], said.append)
+    cells.hand_over([cell], said.append)  # it has it
     assert [three.name in line for line in said] == [True]
     assert (three / "resume" / "7" / "record" / "metadata").read_text() == json.dumps(record)
     (one / "resume" / "7" / "record" / "metadata").write_text("{")
-    cells.hand_over(cell, said.append)  # damaged: --overwrite must not stop at it
+    cells.hand_over([cell], said.append)  # damaged: --overwrite must not stop at it
     assert len(said) == 1
 
 
