@@ -227,8 +227,9 @@ def _section(contents, protocol, dataset):
     for name in (name for name in CHOICES if name in contents["choices"]):
         found = contents["choices"][name]
         values = list(found["accuracy"].values())
+        seconds = "" if found["seconds"] is None else f"{found['seconds']:.0f}"
         cores, commit = (re.search(part, found["device"]) for part in (r"(\d+) cores?\b", r"commit (.*)"))
-        rows.append([name, f"{found['num_parameters']:,}", f"{found['seconds']:.0f}", cores[1] if cores else "",
+        rows.append([name, f"{found['num_parameters']:,}", seconds, cores[1] if cores else "",
                      *(f"{v:.3f}" for v in values), f"{values[0] - min(values):.3f}",
                      commit[1] if commit else ""])  # fmt: skip
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -255,7 +256,7 @@ by one angle and tested. Quarter turns are exact in every row. A `+` adds to the
 at the worst": upright minus lowest accuracy.
 `lenet_fconv_invariant` itself was chosen on training and validation digits of mnist_5k that were held out, not on
 test digits. The seconds are of the training of all seeds, compilation of its steps included, on so many cores of a
-shared machine: only large differences mean something.
+shared machine: only large differences mean something, and there are none where much else ran beside it.
 
 $sections""")
 _SECTION = Template("""## $dataset
