@@ -18,7 +18,9 @@ def parser() -> Parser:
     config.add_options(result, "setting", "model", required=True)
     config.add_data_options(result)
     config.add_training_options(result)
-    result.add_argument("--output", metavar="DIR", type=path, help="default: checkpoints/settingN_MODEL_DATASET")
+    result.add_argument(
+        "--output", metavar="DIR", type=path, help="default: checkpoints/settingN_MODEL_DATASET, with _he for --init he"
+    )
     start = result.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="continue from the last save")
     start.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")

@@ -46,7 +46,7 @@ def test_a_pair_gives_what_single_runs_give_and_is_not_trained_again(synthetic, 
     ]
     for name in ("test_accuracy", "validation_curve", "best_epoch", "confusion"):
         assert both[0][name] == both[1][name], name
-    # The sweep's child may compile anew what this process has compiled, and then rounds in its own way.
+    # The sweep's child has flags of its own: one thread for a product, of which this process may make several.
     np.testing.assert_allclose(*(results["train_loss"] for results in both), rtol=1e-5)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").rglob("*") if path.is_file()}
     capfd.readouterr()
