@@ -13,7 +13,7 @@ from fconv_jax._traced import Cause, Value, Walk, each
 from fconv_jax.draws import draw
 from fconv_jax.group import group_of
 from fconv_jax.reasons import CUTS, NOT_FINITE, of_cause, of_layer
-from fconv_jax.symmetry import TOLERANCE, difference, kinds_of, moved
+from fconv_jax.symmetry import TOLERANCE, are_vectors, difference, kinds_of, moved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,8 +181,7 @@ class Run(Walk):
 
     def known(self, x, groups, kind=None):
         """The kind of an array and its group."""
-        vectors = kind is None and x.ndim == 5 and x.shape[3] == 2 and 2 not in groups
-        return "vector" if vectors else kind, groups.get(x.shape[-2] if x.ndim > 1 else 0)
+        return "vector" if are_vectors(x, groups, kind) else kind, groups.get(x.shape[-2] if x.ndim > 1 else 0)
 
     def error(self, value, i, j=0, angle=90, margin=None, kind=None, mirror=False, choices=()):
         """|lane i - R lane j| / |R lane j|; NaN for a field without rotation by this angle, infinite if not finite."""

@@ -194,8 +194,10 @@ def parameters_from(arrays: dict, network: PlainNetwork) -> PlainNetwork:
     Raises:
       ValueError: the first array that is missing, or of another shape, or that the network does not have.
     """
-    paths = {".".join(map(str, path)): path for path, _ in nnx.to_flat_state(nnx.state(network))}
-    shapes = {".".join(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(network))}
+    paths, shapes = {}, {}
+    for path, leaf in nnx.to_flat_state(nnx.state(network)):
+        name = ".".join(map(str, path))
+        paths[name], shapes[name] = path, leaf.shape
     found = {name: jnp.shape(array) for name, array in arrays.items()}
     for name in [*shapes, *found]:
         if found.get(name) != shapes.get(name):

@@ -22,7 +22,16 @@ from fconv_jax.transforms import (
     rotate_vectors,
 )
 
-__all__ = ["KINDS", "TOLERANCE", "assert_equivariant", "difference", "equivariance_error", "kinds_of", "moved"]
+__all__ = [
+    "KINDS",
+    "TOLERANCE",
+    "are_vectors",
+    "assert_equivariant",
+    "difference",
+    "equivariance_error",
+    "kinds_of",
+    "moved",
+]
 
 TOLERANCE = 1e-5
 """A relative error above this is more than rounding in float32; for half precision the limit is 2 steps of the type."""
@@ -165,6 +174,11 @@ def kinds_of(y: Any, kind: Any) -> list[str | None]:
     return kinds
 
 
+def are_vectors(y: jax.Array, groups: dict, kind: str | None) -> bool:
+    """Whether an array of a network with layers of `groups` (by their orders) is vectors: no group has two elements."""
+    return kind is None and y.ndim == 5 and y.shape[3] == 2 and 2 not in groups
+
+
 def _is_none(kind):
     return kind is None
 
@@ -194,9 +208,8 @@ def _error_and_types(function, x, angle, mirror, group, margin, kind):
 
     before, after = function(x), jax.tree.leaves(function(moved(x, angle, None, group_of(x), mirror)))
     kinds, before = kinds_of(before, kind), [jnp.asarray(y) for y in jax.tree.leaves(before)]
-    if group is None and groups and 2 not in groups:
-        two = [each is None and y.ndim == 5 and y.shape[3] == 2 for y, each in zip(before, kinds, strict=True)]
-        kinds = ["vector" if is_vector else each for is_vector, each in zip(two, kinds, strict=True)]
+    if group is None and groups:
+        kinds = ["vector" if are_vectors(y, groups, each) else each for y, each in zip(before, kinds, strict=True)]
     if not before:
         raise ValueError("the function returns no array")
     errors = [
