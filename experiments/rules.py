@@ -46,6 +46,17 @@ class Rule:
         return value
 
 
+def _reader(kind):
+    """Reads words as `kind` does, but that Python's `1_0` is no number: it may be meant for `1,0`."""
+
+    def read(word):
+        if kind is not str and "_" in word:
+            raise ValueError(word)
+        return kind(word)
+
+    return read
+
+
 MOST = 10**6
 """The largest count: far more than any run can reach."""
 
@@ -57,7 +68,7 @@ def _is_whole(value, least, most=MOST):
 def whole(least: int, most: int = MOST) -> Rule:
     """A whole number of at least `least` and at most `most`."""
     says = f"{{value}} must be a whole number of at least {least} and at most {most}"
-    return Rule(int, lambda value: _is_whole(value, least, most), says)
+    return Rule(_reader(int), lambda value: _is_whole(value, least, most), says)
 
 
 def number(holds: Callable[[float], bool], says: str) -> Rule:
@@ -67,7 +78,7 @@ def number(holds: Callable[[float], bool], says: str) -> Rule:
         fits = isinstance(value, float) and math.isfinite(value) and (value == 0 or 1e-30 <= abs(value) <= MOST)
         return fits and holds(value)
 
-    return Rule(float, right, f"{{value}} must be a number {says}", "X")
+    return Rule(_reader(float), right, f"{{value}} must be a number {says}", "X")
 
 
 @dataclass(frozen=True)
@@ -97,7 +108,7 @@ def one_of(names, read: type = str, shown: str | None = None) -> Rule:
     listed = ", ".join(map(str, names))
     right = lambda value: isinstance(value, read) and not isinstance(value, bool) and value in names  # noqa: E731
     shown = shown or f"{{{','.join(map(str, names))}}}"
-    return _Choice(read, right, f"invalid choice: {{value}} (choose from {listed})", shown, names)
+    return _Choice(_reader(read), right, f"invalid choice: {{value}} (choose from {listed})", shown, names)
 
 
 def some_of(names, read: type = str) -> Rule:
@@ -108,7 +119,8 @@ def some_of(names, read: type = str) -> Rule:
         return bool(values) and all(map(each.holds, values)) and len(set(values)) == len(values)
 
     says = f"{{value}} must be some of {', '.join(map(str, names))}, none twice"
-    return _Choice(lambda word: tuple(read(part.strip()) for part in word.split(",")), right, says, "A,B,...", names)
+    part_of = _reader(read)
+    return _Choice(lambda word: tuple(part_of(part.strip()) for part in word.split(",")), right, says, "A,B,...", names)
 
 
 def _are_seeds(value):
@@ -117,7 +129,7 @@ def _are_seeds(value):
 
 
 SEED_LIST = Rule(
-    lambda word: tuple(int(part) for part in word.split(",")),
+    lambda word: tuple(map(_reader(int), word.split(","))),
     _are_seeds, "{value} must be whole numbers of at least 0 and below 2^32, none twice", "A,B,...",
 )  # fmt: skip
 
@@ -125,7 +137,7 @@ SEED_LIST = Rule(
 def share(word: str) -> tuple[int, int]:
     """An argparse type: "I/N" with 1 <= I <= N -> (index from 0, count)."""
     try:
-        index, count = map(int, word.split("/"))
+        index, count = map(_reader(int), word.split("/"))
     except ValueError:
         index, count = 0, 0
     if not 1 <= index <= count:

@@ -21,9 +21,7 @@ def parser() -> Parser:
     result.add_argument(
         "--output", metavar="DIR", type=path, help="default: checkpoints/settingN_MODEL_DATASET, with _he for --init he"
     )
-    start = result.add_mutually_exclusive_group()
-    start.add_argument("--resume", action="store_true", help="continue from the last save")
-    start.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")
+    config.add_start(result, "continue from the last save", "start anew in a folder that holds a run")
     return result
 
 

@@ -28,7 +28,7 @@ def parser() -> Parser:
     config.add_data_options(result)
     config.add_training_options(result)
     result.add_argument("--output", metavar="DIR", type=path, default=Path("checkpoints"), help="of the runs' folders")
-    result.add_argument("--resume", action="store_true", help="what a sweep does without it, too")
+    config.add_start(result, "what a sweep does without it, too", "start all of its cells anew, finished ones too")
     result.add_argument("--child", help=argparse.SUPPRESS)  # "NUMBER,DATASET": the training this process runs
     return result
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         numbers, argv = [int(number)], argv[:-2]
     devices.configure(planned[numbers[0] - 1].model if planned else "", config.num_seeds(options))
     line = config.command_line("experiments.sweep", argv)
-    busy, again = exit_codes.BUSY if options.child else exit_codes.BAD_INPUT, "the same command continues"
+    busy, again = exit_codes.BUSY if options.child else exit_codes.BAD_INPUT, config.again(options)
     return exit_codes.guarded(command, lambda: _train(options, planned, numbers, line), again=again, busy=busy)
 
 

@@ -93,11 +93,13 @@ def fourier_basis(
         inside the kernel.  With 3 x 3 pixels this would leave the corners nothing, and the Gaussian rotates better.
 
     Raises:
-      ValueError: a size, group or mask that the formulas do not allow.
+      ValueError: a size, group, mask or `smooth` that the formulas do not allow.
     """
     k, group, p = checked_sizes(kernel_size, group, num_frequencies)
     if mask not in MASKS:
         raise ValueError(f"mask (={mask!r}) must be one of {', '.join(MASKS)}")
+    if not isinstance(smooth, bool | np.bool_):
+        raise ValueError(f"smooth (={smooth!r}) must be True or False")
     if k == 1:
         return _constant(group)
     p = k if p is None else p

@@ -25,7 +25,8 @@ def rotate_image(images: jax.Array, angle: float) -> jax.Array:
 
     with the centre C = (size - 1) / 2, the cubic B-spline beta and the coefficients c whose
     spline passes through the pixels (mirrored at the borders); zero where (p, q) is outside.
-    This is `scipy.ndimage.rotate(..., reshape=False)`.  Multiples of 90 degrees are exact
+    This is `scipy.ndimage.rotate(..., reshape=False)`, except that a (p, q) on the very border is
+    always inside.  Multiples of 90 degrees are exact
     (`jnp.rot90`; they swap the sides of an image that is not square).  Linear in the images.
 
     Args:

@@ -93,6 +93,31 @@ def are_finished(planned: Planned, output: Path, given: dict, data_dir, say: Say
     return bool(of_sweep(planned, output, given, data_dir, say))
 
 
+def clear(trainings: Sequence[Planned], output: Path, given: dict, data_dir, say: Say) -> None:
+    """Empties the folders of a sweep's cells, but for those on which another process is at work.
+
+    Raises:
+      InputError: a cell cannot be made, or its folder holds what no run wrote; then nothing is removed.
+    """
+    groups = []
+    for training in trainings:
+        cells = []
+        names = training.folder_names(given["dataset"], given.get("init"))
+        for setting, name in zip(training.settings, names, strict=True):
+            config = configs.configuration(training.model, setting, given["dataset"], given)
+            folders.check(output / name, resume=False, overwrite=True)
+            cells.append(Cell(config, output / name, {}, ""))
+        groups.append(cells)
+    for config in {cell.config.setting: cell.config for cells in groups for cell in cells}.values():
+        data.load(config.dataset, config.setting, data_seed=config.data_seed, data_dir=data_dir, progress=say)
+    for cells in groups:
+        for cell in [cell for cell in cells if cell.folder.exists()]:
+            others = [other for other in cells if other is not cell]
+            with contextlib.suppress(BusyError), folders.locked(cell.folder), folders.writing(cell.folder):
+                hand_over([cell, *others], say)  # to the settings that are not begun again
+                folders.clear(cell.folder)
+
+
 def hand_over(cells: Sequence[Cell], say: Say) -> None:
     """Gives the other settings of an interrupted sweep a copy of the save that is theirs too, before `cells` go on.
 

@@ -60,6 +60,13 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     add_options(parser, *_TRAINING)
 
 
+def add_start(parser: argparse.ArgumentParser, resume: str, overwrite: str) -> None:
+    """Adds the options that say what happens to what there is, with their help."""
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--resume", action="store_true", help=resume)
+    start.add_argument("--overwrite", action="store_true", help=overwrite)
+
+
 def num_seeds(options: argparse.Namespace) -> int:
     """How many seeds the options ask for."""
     return len(options.seeds) if options.seeds else options.num_seeds or NUM_SEEDS
@@ -190,6 +197,11 @@ def _said(folder):
 def shown(command: str, path: Path, *options: str) -> str:
     """A command that can be pasted."""
     return command_line(f"experiments.{command}", [str(path), *options])
+
+
+def again(options: argparse.Namespace) -> str:
+    """How to go on with a sweep that stopped."""
+    return f"the same command{' without --overwrite' * options.overwrite} continues"
 
 
 def command_line(module: str, argv: Sequence[str]) -> str:

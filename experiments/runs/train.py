@@ -80,10 +80,14 @@ def sweep(options: Namespace, planned: list[Planned], numbers, command: str, dra
     """
     console = first_console()
     dataset = resolve(console, options, options.dataset or "auto", options.settings)
+    places, given = plan.places(planned, dataset, options.epochs), configs.given(options) | {"dataset": dataset}
+    if options.overwrite and not options.child:
+        if processes.is_first():
+            cells_of.clear(planned, options.output, given, options.data_dir, console.print)
+        processes.agreed(True)  # the others look into the folders after this
     names = [name for number in numbers for name in planned[number - 1].folder_names(dataset, options.init)]
     if processes.is_first() and not all(folders.is_finished(options.output / name) for name in names):
         folders.check_writable(options.output)
-    places, given = plan.places(planned, dataset, options.epochs), configs.given(options) | {"dataset": dataset}
     for number in numbers:
         train_planned(console, planned[number - 1], options.output, given, options.data_dir, command, draw,
                       place=places[number - 1], is_child=bool(options.child))  # fmt: skip

@@ -63,7 +63,7 @@ def configure(model: str, num_seeds: int = 1) -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-    warnings.filterwarnings("ignore", message=".*(TPU|CUDA-enabled jaxlib|os.fork).*")
+    warnings.filterwarnings("ignore", message=".*(TPU|CUDA-enabled jaxlib|os.fork|persistent compilation cache).*")
 
 
 def are_several() -> bool:

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.unoptimized  # trainings are compared with each other; 
 @pytest.mark.parametrize(
     "arguments",
     [["--settings", "5"], ["--settings", "1,1"], ["--models", "lenet,nonsense"], ["--shard", "0/2"], ["--shard", "3/2"],
-     ["--shard", "x"], ["--settings", ""], ["--epochs", "0"]],
+     ["--shard", "x"], ["--settings", ""], ["--epochs", "0"],
+     ["--resume", "--overwrite"]],
 )  # fmt: skip
 def test_bad_arguments(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -84,6 +85,21 @@ def test_failed_trainings_are_named_at_the_end_and_the_others_done(swept):
     assert "config.json is damaged" in last[0]
     assert "1 of 2 trainings failed" in last[1]
     assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_overwrite_makes_finished_cells_anew(swept):
+    start, folder = swept
+    finished = folder / "setting1_lenet_mnist_5k"
+    finished.mkdir(parents=True)
+    (finished / "config.json").write_text("{")
+    (finished / "results.json").write_text("{}")
+    process = start("--settings", "1", "--epochs", "1", "--overwrite")
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    results = json.loads((finished / "results.json").read_text())
+    assert results["epochs"] == 1
+    assert "--overwrite" in results["command"]
 
 
 @pytest.mark.slow

@@ -261,6 +261,7 @@ def test_bicubic_basis_at_rotation_zero_is_one_pixel_each(group):
             r"num_frequencies \(=array\(\[1, 2\]\)\) must be 'few', 'all' or a whole number",
         ),
         (functools.partial(Fourier, mask="round"), (), r"'round'\) must be one of adaptive, gaussian, fading"),
+        (functools.partial(fourier_basis, smooth="no"), (5, 8), r"smooth \(='no'\) must be True or False"),
         (functools.partial(Fourier, smooth="no"), (), r"smooth \(='no'\) must be True or False"),
     ],
 )
