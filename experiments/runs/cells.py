@@ -114,7 +114,7 @@ def clear(trainings: Sequence[Planned], output: Path, given: dict, data_dir, say
         for cell in [cell for cell in cells if cell.folder.exists()]:
             others = [other for other in cells if other is not cell]
             with contextlib.suppress(BusyError), folders.locked(cell.folder), folders.writing(cell.folder):
-                hand_over([cell, *others], say)  # to the settings that are not begun again
+                hand_over([cell, *others], say)  # to the settings that do not start anew
                 folders.clear(cell.folder)
 
 
