@@ -9,6 +9,11 @@ import os
 import signal
 import sys
 
+AGAIN_ANEW = (
+    "the same command without --overwrite continues, and leaves finished cells that were not reached as they are"
+)
+"""How to go on with a sweep that was stopped while it made its cells anew."""
+
 
 def stop_now(again: str) -> None:
     """Ends the process with exit code 130, safely inside a signal's handler, and says how to go on."""
@@ -55,6 +60,8 @@ def _patient(stream, number):
 def _hear(*_):
     name = os.path.basename(sys.argv[0])
     others = "the same command " + ("continues" if name in ("sweep.py", "ladder.py") else "starts again")
+    if {"--child", "--overwrite"} <= set(sys.argv):
+        others = AGAIN_ANEW
     stop_now("continue with --resume" if name == "run.py" else others)
 
 

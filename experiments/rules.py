@@ -171,20 +171,25 @@ _OF_RUN = ("--resume", "--overwrite", "--dataset", "--data-dir", "--seeds", "--b
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line whose error is one line, about options that it has."""
+    """A command line whose error is one line, about options that it has.
 
-    def __init__(self, **options):
+    `of_run`: options that messages name for one run's sake, though this command has them too, for all of its runs.
+    """
+
+    def __init__(self, *, of_run: tuple[str, ...] = (), **options):
         super().__init__(allow_abbrev=False, **options)
+        self._of_run = of_run
 
     def error(self, message: str):
         """Ends the program with exit code 2."""
         super().error(self.line(message))
 
     def line(self, message: str) -> str:
-        """A message in one line; an option that only `experiments.run` has is said to be its."""
+        """A message in one line; an option that is meant of `experiments.run` is said to be its."""
         if unknown := re.match(r"unrecognized arguments: (--[\w-]+)", message):
             message += nearest(unknown[1], self._option_string_actions)
+        own = set(self._option_string_actions) - set(() if message.startswith("argument ") else self._of_run)
         for option in _OF_RUN:
-            if option not in self._option_string_actions and not unknown:
+            if option not in own and not unknown:
                 message = re.sub(rf"(?<![\w-]){option}(?![\w-])", f"experiments.run {option}", message)
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)

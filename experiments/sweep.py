@@ -2,8 +2,8 @@
 
 python -m experiments.sweep --settings 1,2,3,4 --models lenet,lenet_fconv
 
-Finished cells are skipped, interrupted ones are continued: give the same command again. Cells on which another
-process works are left to it. A training that fails is named at the end; the others are done nevertheless.
+Finished cells are skipped, interrupted ones continued: give the same command again, without --overwrite. Cells on which
+another process works are left to it. Trainings that fail are named at the end; the others are done nevertheless.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from experiments.training import devices
 
 def parser() -> Parser:
     """The command line."""
-    result = config.new_parser("sweep", __doc__)
+    result = config.new_parser("sweep", __doc__, of_run=("--overwrite",))
     settings = {"type": some_of(SETTINGS, int), "default": tuple(SETTINGS), "help": "default 1,2,3,4"}
     result.add_argument("--settings", metavar="N,N,...", **settings)
     models = {"type": some_of(NAMED), "default": REPORT_MODELS, "help": f"default {','.join(REPORT_MODELS)}"}
@@ -28,7 +28,7 @@ def parser() -> Parser:
     config.add_data_options(result)
     config.add_training_options(result)
     result.add_argument("--output", metavar="DIR", type=path, default=Path("checkpoints"), help="of the runs' folders")
-    config.add_start(result, "what a sweep does without it, too", "start all of its cells anew, finished ones too")
+    config.add_start(result, "what a sweep does without it, too", "start each cell anew in its turn, finished ones too")
     result.add_argument("--child", help=argparse.SUPPRESS)  # "NUMBER,DATASET": the training this process runs
     return result
 

@@ -132,7 +132,8 @@ def rotation_matrix(size: int, angle: float) -> scipy.sparse.csr_array:
     offset = np.arange(size) - centre
     row = cosine * offset[:, None] + sine * offset[None, :] + centre
     column = -sine * offset[:, None] + cosine * offset[None, :] + centre
-    inside = _inside(size, np.array([[cosine, sine], [-sine, cosine]]))
+    # SciPy's own: where a source lies on the image's border, the last bit decides.
+    inside = scipy.ndimage.rotate(np.ones((size, size)), angle, reshape=False, order=0, cval=0) > 0.5
     row_index, row_weight = _spline_taps(row.ravel(), size)
     column_index, column_weight = _spline_taps(column.ravel(), size)
     weight = row_weight[:, :, None] * column_weight[:, None, :] * inside.reshape(-1, 1, 1)
@@ -141,21 +142,6 @@ def rotation_matrix(size: int, angle: float) -> scipy.sparse.csr_array:
     matrix = scipy.sparse.csr_array((weight.ravel(), (target, source.ravel())), shape=(size * size, size * size))
     matrix.eliminate_zeros()
     return matrix
-
-
-def _inside(size: int, rotation: np.ndarray) -> np.ndarray:
-    """Which pixels have a source within the image: bool `[size, size]`.
-
-    Summed in SciPy's order: where a source lies on the border, the last bit decides.
-    """
-    limit = np.full(2, (size - 1) / 2)
-    offset = limit - rotation @ limit
-    index = np.arange(size)
-    inside = np.ones((size, size), bool)
-    for shift, (by_row, by_column) in zip(offset, rotation, strict=True):
-        source = (shift + by_row * index[:, None]) + by_column * index[None, :]
-        inside &= (source >= 0) & (source <= size - 1)
-    return inside
 
 
 def _spline_taps(position: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

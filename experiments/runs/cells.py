@@ -61,8 +61,10 @@ def requested(folder: Path, model: str, setting: int, given: dict, data_dir, say
     return Cell(config, folder, splits, data.digest(splits))
 
 
-def of_sweep(planned: Planned, output: Path, given: dict, data_dir, say: Say) -> list[Cell]:
+def of_sweep(planned: Planned, output: Path, given: dict, data_dir, say: Say, *, anew: bool = False) -> list[Cell]:
     """The cells of a training; what a sweep does not name is the protocol's, in finished and started cells too.
+
+    `anew`: whatever their folders hold.
 
     Raises:
       InputError: a cell that was made, or started, with other options or data.
@@ -70,14 +72,15 @@ def of_sweep(planned: Planned, output: Path, given: dict, data_dir, say: Say) ->
     cells = []
     for setting, name in zip(planned.settings, planned.folder_names(given["dataset"], given.get("init")), strict=True):
         folder = output / name
-        saved = configs.read(folder)
+        saved = None if anew else configs.read(folder)
         if saved:  # before data are loaded for it
             config = configs.configuration(planned.model, setting, given["dataset"], given)
             configs.check_same(folder, saved, config)
-        elif folders.is_finished(folder):
+        elif not anew and folders.is_finished(folder):
             raise InputError(f"{folder} has no {folders.CONFIG} that says how it was made: choose another --output")
         cells.append(requested(folder, planned.model, setting, given, data_dir, say, saved=None))
-        cells[-1].check_folder()
+        if not anew:
+            cells[-1].check_folder()
     return cells
 
 
@@ -91,31 +94,6 @@ def are_finished(planned: Planned, output: Path, given: dict, data_dir, say: Say
     if not all(folders.is_finished(output / name) for name in names):
         return False
     return bool(of_sweep(planned, output, given, data_dir, say))
-
-
-def clear(trainings: Sequence[Planned], output: Path, given: dict, data_dir, say: Say) -> None:
-    """Empties the folders of a sweep's cells, but for those on which another process is at work.
-
-    Raises:
-      InputError: a cell cannot be made, or its folder holds what no run wrote; then nothing is removed.
-    """
-    groups = []
-    for training in trainings:
-        cells = []
-        names = training.folder_names(given["dataset"], given.get("init"))
-        for setting, name in zip(training.settings, names, strict=True):
-            config = configs.configuration(training.model, setting, given["dataset"], given)
-            folders.check(output / name, resume=False, overwrite=True)
-            cells.append(Cell(config, output / name, {}, ""))
-        groups.append(cells)
-    for config in {cell.config.setting: cell.config for cells in groups for cell in cells}.values():
-        data.load(config.dataset, config.setting, data_seed=config.data_seed, data_dir=data_dir, progress=say)
-    for cells in groups:
-        for cell in [cell for cell in cells if cell.folder.exists()]:
-            others = [other for other in cells if other is not cell]
-            with contextlib.suppress(BusyError), folders.locked(cell.folder), folders.writing(cell.folder):
-                hand_over([cell, *others], say)  # to the settings that do not start anew
-                folders.clear(cell.folder)
 
 
 def hand_over(cells: Sequence[Cell], say: Say) -> None:

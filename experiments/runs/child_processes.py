@@ -30,25 +30,20 @@ def sweep(command: Parser, options: argparse.Namespace, argv: list[str], planned
         command.error(str(error))
     if line:
         console.print(line)
-    again = config.again(options)
-    try:
-        if options.overwrite:
-            given = config.given(options) | {"dataset": dataset}
-            cells.clear(planned, options.output, given, options.data_dir, console.print)
-    except InputError as error:
-        command.error(str(error))
     if not planned:
         console.print("nothing to do: this share has no training")
     failed, busy = [], []
     with _signals() as heard:
         for number, training in enumerate(planned, 1):
             if heard:
-                print(f"interrupted: {again}", file=sys.stderr)
+                print(f"interrupted: {config.again(options)}", file=sys.stderr)
                 return exit_codes.INTERRUPTED
             console.rule(f"training {number} of {len(planned)}: {training}")
             try:
                 given = config.given(options) | {"dataset": dataset}
-                if cells.are_finished(training, options.output, given, options.data_dir, console.print):
+                if not options.overwrite and cells.are_finished(
+                    training, options.output, given, options.data_dir, console.print
+                ):
                     names = training.folder_names(dataset, options.init)
                     console.print(f"finished: {', '.join(str(options.output / name) for name in names)}")
                     continue
@@ -67,7 +62,8 @@ def sweep(command: Parser, options: argparse.Namespace, argv: list[str], planned
     for _, line in failed:
         print(f"{command.prog}: failed: {line}", file=sys.stderr)
     if failed:
-        remedy = f"; {again} with what failed" if any(code != 2 for code, _ in failed) else ""
+        again = f"; the same command{' without --overwrite' * options.overwrite} tries again what failed"
+        remedy = again if any(code != 2 for code, _ in failed) else ""
         print(f"{command.prog}: {len(failed)} of {len(planned)} trainings failed{remedy}", file=sys.stderr)
     return max((2 if code == 2 else 1 for code, _ in failed), default=0)
 

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import data
+from experiments import AGAIN_ANEW, data
 from experiments.rules import InputError, Parser, one_of, path, whole
 from experiments.runs.folder import CONFIG, read_json, write_json
 from experiments.runs.plan import cell_name
@@ -23,10 +23,10 @@ MOST_SEEDS = 10_000
 _ON_COMMAND_LINES = {"model": one_of(NAMED, shown="NAME"), "dataset": one_of(("auto", *DATASETS))}
 
 
-def new_parser(command: str, doc: str | None) -> Parser:
+def new_parser(command: str, doc: str | None, **options) -> Parser:
     """The parser of a command, which says the first line of the command's docstring."""
     # `python -OO` removes docstrings.
-    return Parser(prog=f"python -m experiments.{command}", description=(doc or "").partition("\n")[0])
+    return Parser(prog=f"python -m experiments.{command}", description=(doc or "").partition("\n")[0], **options)
 
 
 def add_options(parser, *names: str, **options) -> None:
@@ -200,8 +200,8 @@ def shown(command: str, path: Path, *options: str) -> str:
 
 
 def again(options: argparse.Namespace) -> str:
-    """How to go on with a sweep that stopped."""
-    return f"the same command{' without --overwrite' * options.overwrite} continues"
+    """How to go on with a sweep that was stopped."""
+    return AGAIN_ANEW if options.overwrite else "the same command continues"
 
 
 def command_line(module: str, argv: Sequence[str]) -> str:

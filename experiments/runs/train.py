@@ -66,7 +66,8 @@ def run(options: Namespace, command: str, draw: Draw) -> None:
         folder, options.model, options.setting, given, options.data_dir, console.print, saved=saved
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
-        if _taken(stack, console, cell, resume=options.resume, overwrite=options.overwrite, alone=True):
+        if _taken(stack, console, cell, resume=options.resume, overwrite=options.overwrite):
+            _prepare(console, [cell], overwrite=options.overwrite)
             if options.resume and (other := cells_of.saved_with(cell)):
                 console.print(f"{other} has the save of both: the sweep's command continues it, this one starts anew")
             _train(console, [cell], command, options.data_dir, draw, resume=options.resume)
@@ -80,37 +81,36 @@ def sweep(options: Namespace, planned: list[Planned], numbers, command: str, dra
     """
     console = first_console()
     dataset = resolve(console, options, options.dataset or "auto", options.settings)
-    places, given = plan.places(planned, dataset, options.epochs), configs.given(options) | {"dataset": dataset}
-    if options.overwrite and not options.child:
-        if processes.is_first():
-            cells_of.clear(planned, options.output, given, options.data_dir, console.print)
-        processes.agreed(True)  # the others look into the folders after this
     names = [name for number in numbers for name in planned[number - 1].folder_names(dataset, options.init)]
-    if processes.is_first() and not all(folders.is_finished(options.output / name) for name in names):
+    done = not options.overwrite and all(folders.is_finished(options.output / name) for name in names)
+    if processes.is_first() and not done:
         folders.check_writable(options.output)
+    places, given = plan.places(planned, dataset, options.epochs), configs.given(options) | {"dataset": dataset}
     for number in numbers:
         train_planned(console, planned[number - 1], options.output, given, options.data_dir, command, draw,
-                      place=places[number - 1], is_child=bool(options.child))  # fmt: skip
+                      overwrite=options.overwrite, place=places[number - 1], is_child=bool(options.child))  # fmt: skip
 
 
-def train_planned(console, planned: Planned, output: Path, given: dict, data_dir, command: str, draw: Draw, **more):
-    """Makes one training, for those of its cells in `output` that are not finished.
+def train_planned(
+    console, planned: Planned, output: Path, given: dict, data_dir, command: str, draw: Draw, *, overwrite=False, **more
+):
+    """Makes one training, for those of its cells in `output` that are not finished; `overwrite`: anew, for all of them.
 
     `given`: fields of `RunConfig`, the data set among them; the others are the protocol's. `more`: the `place` in a
     sweep, and whether this is its child.
     """
-    cells = []
-    for cell in cells_of.of_sweep(planned, output, given, data_dir, console.print):
-        if folders.is_finished(cell.folder):  # takes no lock: an evaluation may hold it
+    cells, start = [], {"resume": not overwrite, "overwrite": overwrite}
+    for cell in cells_of.of_sweep(planned, output, given, data_dir, console.print, anew=overwrite):
+        if not overwrite and folders.is_finished(cell.folder):  # takes no lock: an evaluation may hold it
             console.print(f"{cell.folder} is finished")
             continue
-        _check(cell.folder, resume=True, overwrite=False)  # all of them, before anything is written
+        _check(cell.folder, **start)  # all of them, before anything is written
         cells.append(cell)
     with contextlib.ExitStack() as stack:
-        for group in _sharing_a_save([cell for cell in cells if _taken(stack, console, cell, resume=True)]):
-            if processes.is_first():
-                cells_of.hand_over(group, console.print)
-            _train(console, group, command, data_dir, draw, resume=True, **more)
+        taken = [cell for cell in cells if _taken(stack, console, cell, **start)]
+        for group in [taken] if overwrite else _sharing_a_save(taken):
+            _prepare(console, group, overwrite=overwrite)
+            _train(console, group, command, data_dir, draw, resume=not overwrite, **more)
 
 
 def first_console() -> Console:
@@ -128,11 +128,8 @@ def resolve(console: Console, options: Namespace, name: str, settings) -> str:
     return dataset
 
 
-def _taken(stack, console, cell, *, resume, overwrite=False, alone=False) -> bool:
-    """Makes a cell's folder this process's own until `stack` ends, unless its run is finished.
-
-    Everything is checked before anything is written. `alone`: no other cell goes on with its save here.
-    """
+def _taken(stack, console, cell, *, resume, overwrite) -> bool:
+    """Makes a cell's folder this process's own until `stack` ends, unless its run is finished; changes nothing else."""
 
     def finished():
         if resume:
@@ -148,15 +145,17 @@ def _taken(stack, console, cell, *, resume, overwrite=False, alone=False) -> boo
     if processes.is_first():
         stack.enter_context(folders.locked(cell.folder))
         _check(cell.folder, resume, overwrite)  # again, now that the folder is locked
-    if finished():
-        return False
+    return not finished()
+
+
+def _prepare(console, cells, *, overwrite):
+    """Makes the folders of cells that are trained together ready; they are this process's own."""
     if processes.is_first():
-        if alone:
-            cells_of.hand_over([cell], console.print)
-        if overwrite:
-            folders.clear(cell.folder)
-        configs.write(cell.folder, cell.config, cell.data_digest)
-    return True
+        cells_of.hand_over(cells, console.print)
+        for cell in cells:
+            if overwrite:
+                folders.clear(cell.folder)
+            configs.write(cell.folder, cell.config, cell.data_digest)
 
 
 def _check(folder, resume, overwrite):

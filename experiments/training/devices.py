@@ -60,10 +60,18 @@ def configure(model: str, num_seeds: int = 1) -> None:
     if flags:
         os.environ["XLA_FLAGS"] = flags.strip()
     cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "fconv_jax")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+    if _can_be_written(cache):  # else jax would warn of each program
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-    warnings.filterwarnings("ignore", message=".*(TPU|CUDA-enabled jaxlib|os.fork|persistent compilation cache).*")
+    warnings.filterwarnings("ignore", message=".*(TPU|CUDA-enabled jaxlib|os.fork).*")
+
+
+def _can_be_written(folder):
+    """Whether a folder is there, or can be made, and files in it."""
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder) or "."
+    return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)
 
 
 def are_several() -> bool:

@@ -119,6 +119,8 @@ def test_every_path_may_start_at_home_and_no_option_is_abbreviated(door, monkeyp
     assert command.line("use --resume or --output") == (
         "use --resume or --output" if door in (run, sweep) else "use experiments.run --resume or --output"
     )
+    # A sweep has it too, but would start all of its runs anew.
+    assert command.line("use --overwrite") == ("use --overwrite" if door is run else "use experiments.run --overwrite")
 
 
 def test_the_data_directory_of_the_environment_may_start_at_home(monkeypatch):

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from experiments import sweep
+from experiments.runs import config
 from experiments.runs import folder as folders
 from experiments.runs.progress import Bar
 from tests.experiments import helpers, small_digits
@@ -85,6 +86,12 @@ def test_failed_trainings_are_named_at_the_end_and_the_others_done(swept):
     assert "config.json is damaged" in last[0]
     assert "1 of 2 trainings failed" in last[1]
     assert "Traceback" not in err
+
+
+def test_what_is_said_of_going_on():
+    read = sweep.parser().parse_args
+    assert config.again(read([])) == "the same command continues"
+    assert config.again(read(["--overwrite"])).startswith("the same command without --overwrite continues, and leaves")
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import data
 from experiments.rules import InputError
-from experiments.runs import cells, config, plan
+from experiments.runs import cells, config
 from experiments.runs import folder as folders
 from tests.experiments.runs.test_folder import CONFIG
 
@@ -85,49 +85,3 @@ def test_a_resumed_run_is_not_taken_for_that_of_another_data_set(dataset, seeds,
 
     monkeypatch.setattr(data, "resolve_dataset", refuses)  # as the run itself will say, in a line
     assert config.num_seeds_of(options) == 3
-
-
-def test_overwriting_a_sweep_empties_its_cells_and_no_other(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "load", lambda *_, **__: {})
-    one, three, classic = (tmp_path / f"setting{name}_mnist_5k" for name in ("1_lenet", "3_lenet", "1_lenet_classic"))
-    configs = {1: dataclasses.replace(CONFIG, setting=1), 3: CONFIG}
-    record = {"settings": [1, 3], "config": config.of_save([*configs.values()], ["a", "b"])}
-    for folder, cell, digest in zip((one, three), configs.values(), ("a", "b"), strict=True):
-        folder.mkdir()
-        config.write(folder, cell, digest)
-    (one / "resume" / "7" / "record").mkdir(parents=True)
-    (one / "resume" / "7" / "record" / "metadata").write_text(json.dumps(record))
-    classic.mkdir()
-    (classic / "results.json").write_text("{")
-    given, said = {"dataset": "mnist_5k"}, []
-
-    def clear(*trainings):
-        cells.clear([plan.Planned(*training) for training in trainings], tmp_path, given, None, said.append)
-
-    def names(folder):
-        return {path.name for path in folder.iterdir()} - {".lock"}
-
-    (classic / "thesis.tex").touch()
-    with pytest.raises(InputError, match=r"holds 'thesis.tex'"):
-        clear(("lenet", (1, 3)), ("lenet_classic", (1,)))
-    (classic / "thesis.tex").unlink()
-    monkeypatch.setattr(data, "load", _no_data)
-    with pytest.raises(InputError, match="no data"):
-        clear(("lenet", (1, 3)), ("lenet_classic", (1,)))
-    assert names(one) == {"config.json", "resume"}  # nothing was removed
-    assert names(classic) == {"results.json"}
-    monkeypatch.setattr(data, "load", lambda *_, **__: {})
-    with folders.locked(classic):
-        clear(("lenet", (1,)), ("lenet_classic", (1,)), ("lenet_fconv", (1,)))
-    assert names(one) == set()
-    assert names(three) == {"config.json", "resume"}  # it was trained with setting 1 and is not in this sweep
-    assert [three.name in line for line in said] == [True]
-    assert names(classic) == {"results.json"}  # another process was at work on it
-    clear(("lenet", (1, 3)), ("lenet_classic", (1,)))
-    assert names(three) == names(classic) == set()
-    assert len(said) == 1
-    assert not (tmp_path / "setting1_lenet_fconv_mnist_5k").exists()
-
-
-def _no_data(*_, **__):
-    raise InputError("no data")

@@ -107,6 +107,16 @@ def test_seeds_that_divide_evenly_are_spread_over_cores(monkeypatch, model, seed
     assert ("device_count" in os.environ.get("XLA_FLAGS", "")) == (devices > 1)
 
 
+def test_compiled_programs_are_kept_where_they_can_be_written(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    for place, kept in (("new", True), ("file", False)):
+        monkeypatch.setattr(os, "environ", {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path / place / "cache")})
+        with warnings.catch_warnings():
+            configure("lenet")
+        assert ("JAX_COMPILATION_CACHE_DIR" in os.environ) == kept
+    assert {path.name for path in tmp_path.iterdir()} == {"file"}  # nothing is made yet
+
+
 def test_a_number_of_devices_that_is_set_stays(monkeypatch):
     monkeypatch.setattr(
         os, "environ", {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
