@@ -24,6 +24,8 @@ def plain(value: Any) -> Any:
         return {name: plain(entry) for name, entry in value.items()}
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
     kind = type(value).__name__
     return {kind: dataclasses.asdict(value)} if isinstance(value, tuple(_OPTIONS.values())) else value
 
@@ -36,9 +38,13 @@ def decoded(value: Any) -> Any:
 
 
 def differing(model: nnx.Module, made: nnx.Module) -> str:
-    """The first option of a layer that is not as in `made`, where arrays have the same shapes; empty if none."""
+    """The first module or option that is not as in `made`, where arrays have the same shapes; empty if none."""
     modules = dict(nnx.iter_modules(model))
     for path, module in nnx.iter_modules(made):
+        kinds = [type(each) for each in (modules.get(path, module), module)]
+        if kinds[0] is not kinds[1]:
+            where = f"module {'.'.join(map(str, path))}" if path else "class"
+            return f"{where} is {kinds[0].__name__}, the config's {kinds[1].__name__}"
         for name, value in vars(module).items():
             pair = [_told(name, each) for each in (vars(modules.get(path, module)).get(name, value), value)]
             if name not in _MODES and None not in pair and pair[0] != pair[1]:

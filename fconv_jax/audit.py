@@ -113,7 +113,11 @@ def audit(
     >>> report.first_break.name
     'flatten'
     """
+    if not isinstance(model, nnx.Module):
+        raise ValueError(f"model (={model!r:.200}) must be an nnx.Module")
     images, angles = _checked_images(input_shape, images), _checked_angles(angles)
+    if margin is not None:
+        margin = finite("margin", margin)
     if named(getattr(model, "stages", None)) in ([], ()):
         raise ValueError("the network's stages are empty")
     check_images = getattr(model, "_check_images", None)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fconv_jax._arguments import checked_dtype, checked_precision
 from fconv_jax._checks import finite, same, whole
 from fconv_jax.basis import Bicubic, Fourier
 from fconv_jax.convolve import padding_width
@@ -230,6 +231,10 @@ def _conv(in_features, out_features, kernel_size, group, *, lift=False, basis=No
         kernel_init = nnx.initializers.he_uniform()
         size = (whole("kernel_size", same("kernel_size", kernel_size)),) * 2
         in_features, out_features = whole("in_features", in_features), whole("out_features", out_features)
+        whole("feature_group_count", options.get("feature_group_count", 1))
+        whole("kernel_dilation", same("kernel_dilation", options.get("kernel_dilation", 1)))
+        checked_dtype(options.get("dtype"))
+        checked_precision(options.get("precision"))
         if "kernel_dilation" not in options:
             padding_width(options.get("padding", "SAME"), size[0])  # refuses what a layer with a group would
         return nnx.Conv(in_features, out_features, size, kernel_init=kernel_init, **plain_options(options))

@@ -161,8 +161,12 @@ def convolve_fields(
     output (`[out]` or `[g, out]`).  `bias` `[out]` is added to every element.  With `feature_group_count` the features
     are split, never the group, and the filter's `in` is that of one part.
     """
-    num_input_axes, parts = x.ndim - 3, feature_group_count
+    num_input_axes, parts = x.ndim - 3, whole("feature_group_count", feature_group_count)
     x, kernel, bias = promote_dtype((x, kernel, bias))
+    if num_input_axes not in (1, 2) or kernel.ndim - 2 - num_input_axes not in (1, 2) or kernel.shape[-1] % parts:
+        raise ValueError(
+            f"kernel of shape {kernel.shape} is no filter of {parts} parts for an input of shape {x.shape}"
+        )
     inputs, outputs = kernel.shape[2 : 2 + num_input_axes], kernel.shape[2 + num_input_axes :]
     whole_inputs = (*inputs[:-1], inputs[-1] * parts)
     if x.shape[3:] != whole_inputs:

@@ -61,6 +61,8 @@ def save_pretrained(model: nnx.Module, folder: str | os.PathLike, *, config: Map
     if not isinstance(model, nnx.Module) or not isinstance(card, str) or not isinstance(config, Mapping):
         kinds = ", ".join(type(each).__name__ for each in (model, config, card))
         raise ValueError(f"model, config and card ({kinds}) must be an nnx.Module, a dict and a text")
+    if not isinstance(folder, str | os.PathLike):
+        raise ValueError(f"folder (={folder!r:.200}) must be a path")
     folder = pathlib.Path(folder)
     config = plain({"format": FORMAT, "format_version": FORMAT_VERSION, "options": {}, **config})
     graph, expected, _ = _structure(config, f"config (={config!r:.200})")
@@ -78,6 +80,9 @@ def save_pretrained(model: nnx.Module, folder: str | os.PathLike, *, config: Map
         WEIGHTS: _safetensors().numpy.save(arrays, {"format": "flax"}),
         CARD: card.encode(),
     }
+    for name in (CONFIG, CARD):
+        if len(contents[name]) > _MOST_TEXT:
+            raise ValueError(f"{name} would hold more than the {_MOST_TEXT:,} bytes that are read again")
     contents[SUMS] = "".join(f"{_sha256(data)}  {name}\n" for name, data in contents.items()).encode()
     if os.path.lexists(folder):
         raise ValueError(f"folder (={folder}) exists: remove it, or name another")
@@ -235,7 +240,7 @@ def _structure(config, where):
     try:
         options = {name: decoded(value) for name, value in config["options"].items()}
         model = nnx.eval_shape(lambda: models.create(config["model"], **options, rngs=nnx.Rngs(0)))
-    except (TypeError, ValueError, OverflowError, MemoryError) as error:  # the last two: options of absurd sizes
+    except (TypeError, ValueError, ArithmeticError, MemoryError) as error:  # the last two: absurd sizes, or none
         raise ValueError(f"{where}: {_line(error)}") from error
     graph, state, others = nnx.split(model, (nnx.Param, nnx.BatchStat), ...)
     if nnx.to_flat_state(others):

@@ -191,6 +191,7 @@ def _error_and_types(function, x, angle, mirror, group, margin, kind):
     if isinstance(function, nnx.Module):
         function = nnx.clone(function)  # a batch norm in training would take these images into its means
     guesses = {}
+    margin = None if margin is None else finite("margin", margin)
     angle, x = finite("angle", angle, "number of degrees"), inside_disk(jnp.asarray(x), margin)
     if angle % 90 and not jnp.issubdtype(x.dtype, jnp.inexact):
         x = widened(x)  # rounding rotated pixels to whole numbers is not the function's error

@@ -68,6 +68,8 @@ class UNet(ImageModel):
         self.up = nnx.List(
             [UpBlock(widths[i + 1], widths[i], widths[i], 3, group, **blocks) for i in reversed(range(depth))]
         )
+        # One pixel has no border, and no gaps.
+        options = {name: value for name, value in options.items() if name not in ("padding", "kernel_dilation")}
         if group is None:
             features = num_classes if output == "mask" else 2 * num_classes
             self.last = nnx.Conv(width, features, (1, 1), rngs=rngs, **plain_options(options))

@@ -109,6 +109,20 @@ def test_a_field_of_a_subgroup_that_no_layer_has():
     assert fc.audit(model, SHAPE).first_break is None
 
 
+@pytest.mark.parametrize("take", [lambda y: y[..., :7, :].max(3), lambda y: y[..., 0, :]])
+def test_some_of_the_rotations(take):
+    assert fc.audit(Net(take), SHAPE).first_break.reason.startswith("it takes some of the rotations and leaves")
+
+
+def test_a_margin_that_is_an_array():
+    model = Net(lambda y: y)
+    found = [
+        fc.audit(model, SHAPE, angles=(45,), margin=margin).stages[-1].free_errors for margin in (2, jnp.float32(2))
+    ]
+    assert found[0] == found[1]
+    assert found[0][45] < 1
+
+
 def test_a_gate_by_a_pooled_field_is_exact():
     gate = Does(lambda y, s: y * nnx.sigmoid(50 * s)[:, None, None])
     assert fc.audit(Net(lambda y: gate(y, y.mean((1, 2)))), SHAPE).first_break is None

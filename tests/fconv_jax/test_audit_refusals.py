@@ -35,3 +35,8 @@ def test_what_cannot_be_audited(build, shape, images, message):
     model = build() if build else create("lenet")
     with pytest.raises(ValueError, match=message):
         audit(model, shape, images=images)
+
+
+def test_what_is_no_network():
+    with pytest.raises(ValueError, match=r"must be an nnx\.Module"):
+        audit(lambda x: x, SHAPE)

@@ -188,3 +188,17 @@ def test_a_pair_may_be_of_any_whole_numbers():
     assert layer.strides == 1
     with pytest.raises(ValueError, match=re.escape("padding (=((1, 2), (1, 2)))")):
         fc.LiftingFConv(1, 1, 3, 4, padding=((1, 2), (1, 2)), rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "parts", "message"),
+    [
+        ((1, 5, 5, 8), (3, 3, 8, 2, 8, 3), 1, "is no filter of 1 parts"),  # an image of 8 channels is no field of C8
+        ((5, 5, 8), (3, 3, 8, 2), 1, "is no filter"),
+        ((1, 5, 5, 8), (3, 3, 4, 2, 3), 2, "is no filter of 2 parts"),
+        ((1, 5, 5, 8), (3, 3, 8, 2, 3), 0, r"feature_group_count \(=0\) must be"),
+    ],
+)
+def test_what_is_no_filter(shape, kernel, parts, message):
+    with pytest.raises(ValueError, match=message):
+        convolve_fields(np.zeros(shape, np.float32), np.zeros(kernel, np.float32), feature_group_count=parts)

@@ -88,6 +88,35 @@ def test_what_is_no_network_config_or_card_is_named(tmp_path):
     for wrong in ((jnp.tanh, {"model": "lenet"}, "card"), (model, None, "card"), (model, {"model": "lenet"}, None)):
         with pytest.raises(ValueError, match="must be an nnx"):
             save_pretrained(wrong[0], tmp_path / "x", config=wrong[1], card=wrong[2])
+    with pytest.raises(ValueError, match=r"folder \(=5\) must be a path"):
+        save_pretrained(model, 5, config={"model": "lenet"}, card="card")
+    config = {"model": "edsr_fconv", "options": SMALL}
+    for long in (
+        {"card": "x" * 2**21, "config": config},
+        {"card": "", "config": {**config, "source": {"a": "x" * 2**21}}},
+    ):
+        with pytest.raises(ValueError, match="would hold more than the 1,048,576 bytes that are read again"):
+            save_pretrained(model, tmp_path / "x", **long)
+    assert not any(tmp_path.iterdir())
+
+
+class Scaled(fconv_jax.LiftingFConv):
+    def __call__(self, x):
+        return 10 * super().__call__(x)
+
+
+def test_a_layer_of_another_class_is_refused(tmp_path):
+    model = edsr()
+    assert type(model.lift) is fconv_jax.LiftingFConv
+    model.lift = Scaled(model.lift.in_features, model.lift.out_features, model.lift.kernel_size, 8, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"its module lift is Scaled, the config's LiftingFConv"):
+        save_pretrained(model, tmp_path / "x", config={"model": "edsr_fconv", "options": SMALL}, card="")
+
+
+def test_numpys_numbers_in_lists_are_numbers(tmp_path):
+    config = {"model": "edsr_fconv", "options": SMALL, "classes": [np.int64(1), "two"]}
+    save_pretrained(edsr(), tmp_path / "x", config=config, card="")
+    assert fconv_jax.pretrained.read_config(tmp_path / "x")["classes"] == [1, "two"]
 
 
 def test_options_that_are_pairs_come_back_as_pairs(tmp_path):

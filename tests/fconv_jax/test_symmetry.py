@@ -35,6 +35,7 @@ class TwoGroups(nnx.Module):
     ("function", "shape", "options", "message"),
     [
         (jnp.tanh, (1, 4, 5, 1), {"margin": 2}, "square images"),
+        (jnp.tanh, (1, 4, 4, 1), {"margin": "wide"}, r"margin \(=wide\) must be a finite number"),
         (lambda x: x[:, :2], (1, 4, 4, 1), {}, "for the rotated input"),
         (lambda x: {}, (1, 4, 4, 1), {}, "returns no array"),
         (TwoGroups(), (1, 4, 4, 1), {}, "8 elements may be of C8 or D4: give group="),
@@ -75,6 +76,12 @@ def test_free_angles_inside_a_disk_are_approximate():
     assert 1e-5 < fc.equivariance_error(band_limited, x, 45, margin=2) < 0.05
     assert 0.1 < fc.equivariance_error(all_frequencies, x, 45, margin=2) < 0.5
     assert fc.equivariance_error(plain, x, 45, margin=2) > 0.5
+
+
+def test_a_margin_may_be_an_array_of_one_number():
+    layer, x = lifting(), jnp.asarray(np.random.default_rng(0).random((1, 15, 15, 1), np.float32))
+    errors = [float(fc.equivariance_error(layer, x, 45, margin=kind(3))) for kind in (float, jnp.float32)]
+    assert errors[0] == errors[1] > 0
 
 
 def test_the_error_of_nothing_is_zero_and_it_can_be_compiled():

@@ -183,6 +183,15 @@ def test_a_type_reaches_every_parameter_and_the_output(case, group):
         (lambda: models.create("edsr_fconv", scale=5, rngs=nnx.Rngs(0)), r"scale \(=5\) must be one of 1, 2, 3, 4"),
         (lambda: models.create("resnet18_fconv", norm="group", rngs=nnx.Rngs(0)), r"norm \(='group'\) must be"),
         (lambda: models.create("resnet18_fconv", width=0, rngs=nnx.Rngs(0)), r"width \(=0\) must be"),
+        *(
+            (lambda wrong=wrong: models.create("unet_fconv", group=None, rngs=nnx.Rngs(0), **wrong), words)
+            for wrong, words in (
+                ({"feature_group_count": 0}, r"feature_group_count \(=0\) must be"),
+                ({"kernel_dilation": 0}, r"kernel_dilation \(=0\) must be"),
+                ({"dtype": "foo"}, r"dtype \(='foo'\) must be"),
+                ({"precision": "zzz"}, r"precision \(='zzz'\) must be"),
+            )
+        ),
         (lambda: models.create("edsr_fconv", init="xavier", rngs=nnx.Rngs(0)), r"init \(='xavier'\)"),
         (lambda: models.plain_twin("lenet", rngs=nnx.Rngs(0)), "must be resnet18_fconv, unet_fconv or edsr_fconv"),
     ],
@@ -190,3 +199,12 @@ def test_a_type_reaches_every_parameter_and_the_output(case, group):
 def test_impossible_networks(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("group", [3, None])
+def test_the_last_layer_of_a_u_net_has_no_border(group):
+    options = {"width": 1, "depth": 1, "group": group, "num_classes": 1}
+    model = models.unet.UNet(**options, padding=1, rngs=nnx.Rngs(0))
+    images = jnp.ones((1, 4, 4, 1))
+    assert model(images).shape == (1, 4, 4, 1)
+    np.testing.assert_array_equal(model(images), models.unet.UNet(**options, rngs=nnx.Rngs(0))(images))
