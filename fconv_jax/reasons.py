@@ -66,7 +66,8 @@ def of_cause(cause: Cause | None, y: Sequence[int]) -> str:
     if len(cause.constant) > 2:
         shape = "x".join(map(str, cause.constant))
         return f"an array of {shape} that depends on the position meets the map ({name}): a position encoding"
-    if name in CUTS and len(x) == 5 and cause.equation.outvars[0].aval.shape[1:3] == tuple(x[1:3]):
+    cut = tuple(cause.equation.outvars[0].aval.shape)
+    if name in CUTS and len(x) == 5 and cut[1:3] == tuple(x[1:3]) and cut[3:] != tuple(x[3:]):
         return f"it takes some of the rotations and leaves the others ({name}); `restrict` keeps those of a subgroup"
     if name in CUTS:
         return f"it cuts or pads a map of {'x'.join(map(str, x[1:3]))} more at one border than at the other ({name})"
