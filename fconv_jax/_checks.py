@@ -50,6 +50,13 @@ def finite(name: str, value, unit: str = "number") -> float:
     return number
 
 
+def flag(name: str, value) -> bool:
+    """Returns `True` or `False`, NumPy's too, as a `bool`."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} (={value!r}) must be True or False")
+    return bool(value)
+
+
 def below(size, bound) -> bool:
     """Whether `size` < `bound`; symbols of `jax.export` that do not tell are taken for large enough."""
     try:

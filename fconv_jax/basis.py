@@ -13,7 +13,7 @@ from typing import ParamSpec
 import numpy as np
 
 from fconv_jax import _decomposition
-from fconv_jax._checks import whole
+from fconv_jax._checks import flag, whole
 from fconv_jax.group import Group, as_group
 
 MASKS = ("adaptive", "gaussian", "fading")
@@ -98,8 +98,7 @@ def fourier_basis(
     k, group, p = checked_sizes(kernel_size, group, num_frequencies)
     if mask not in MASKS:
         raise ValueError(f"mask (={mask!r}) must be one of {', '.join(MASKS)}")
-    if not isinstance(smooth, bool | np.bool_):
-        raise ValueError(f"smooth (={smooth!r}) must be True or False")
+    smooth = flag("smooth", smooth)
     if k == 1:
         return _constant(group)
     p = k if p is None else p
@@ -174,9 +173,7 @@ class Fourier:
         if not isinstance(self.num_frequencies, str) or self.num_frequencies not in ("few", "all"):
             rule = "'few', 'all' or a whole number"
             object.__setattr__(self, "num_frequencies", whole("num_frequencies", self.num_frequencies, 2, rule))
-        if not isinstance(self.smooth, bool | np.bool_):
-            raise ValueError(f"smooth (={self.smooth!r}) must be True or False")
-        object.__setattr__(self, "smooth", bool(self.smooth))
+        object.__setattr__(self, "smooth", flag("smooth", self.smooth))
 
     def sampled(self, kernel_size: int, group: Group | int) -> FourierBasis:
         """Returns the functions for a kernel size and a group."""

@@ -144,8 +144,7 @@ class ResidualBlock(nnx.Module):
 
         self.conv1, self.norm1 = conv(sizes[0]), normed()
         self.conv2, self.norm2 = conv(sizes[1]), normed()
-        # The shortcut has the size of the branch: no border of its own.
-        options = {name: value for name, value in options.items() if name not in ("padding", "kernel_dilation")}
+        options = point_options(options)
         self.shortcut = conv(sizes[0], 1) if sizes[0] != sizes[1] else None
         self.residual_scale, self.final_relu = finite("residual_scale", residual_scale), final_relu
 
@@ -264,6 +263,11 @@ def plain_options(options):
     if any(_asks_for_facts(options.get("bias_init"))):
         left_out.add("bias_init")
     return {name: value for name, value in options.items() if name not in left_out}
+
+
+def point_options(options):
+    """Those of a layer's options that a kernel of 1 x 1 has, which keeps the size: no border of its own and no gaps."""
+    return {name: value for name, value in options.items() if name not in ("padding", "kernel_dilation")}
 
 
 def _types(options):

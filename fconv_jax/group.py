@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fconv_jax._checks import whole
+from fconv_jax._checks import flag, whole
 from fconv_jax._observed import observed, tell
 
 
@@ -45,9 +45,7 @@ class Group:
 
     def __post_init__(self):
         object.__setattr__(self, "num_rotations", whole("num_rotations", self.num_rotations))
-        if not isinstance(self.reflections, bool | np.bool_):
-            raise ValueError(f"reflections (={self.reflections!r}) must be True or False")
-        object.__setattr__(self, "reflections", bool(self.reflections))
+        object.__setattr__(self, "reflections", flag("reflections", self.reflections))
 
     def __str__(self) -> str:
         return f"{'D' if self.reflections else 'C'}{self.num_rotations}"

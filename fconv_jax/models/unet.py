@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 
 from fconv_jax._checks import whole
-from fconv_jax.blocks import ConvBlock, DownBlock, UpBlock, plain_options
+from fconv_jax.blocks import ConvBlock, DownBlock, UpBlock, plain_options, point_options
 from fconv_jax.group import Group, as_group
 from fconv_jax.layers import GroupFConv, ProjectingFConv
 from fconv_jax.models.initial import fconv_init
@@ -68,8 +68,7 @@ class UNet(ImageModel):
         self.up = nnx.List(
             [UpBlock(widths[i + 1], widths[i], widths[i], 3, group, **blocks) for i in reversed(range(depth))]
         )
-        # One pixel has no border, and no gaps.
-        options = {name: value for name, value in options.items() if name not in ("padding", "kernel_dilation")}
+        options = point_options(options)
         if group is None:
             features = num_classes if output == "mask" else 2 * num_classes
             self.last = nnx.Conv(width, features, (1, 1), rngs=rngs, **plain_options(options))
