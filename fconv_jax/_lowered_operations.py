@@ -92,7 +92,11 @@ def _broadcasts(shape, out):
 
 def _where(lowering, params, ins, out):
     """`select_n` of a condition and the values where it is false and true."""
-    if len(ins) != 3 or not isinstance(ins[0], Value):
+    if not isinstance(ins[0], Value):  # as in `jnp.var`, where it is whether there is more than one pixel
+        cases = np.unique(np.asarray(ins[0]))
+        chosen = ins[1 + int(cases[0])] if len(cases) == 1 else None
+        return chosen if isinstance(chosen, Value) and chosen.shape == out else None
+    if len(ins) != 3:
         return None
     found = [x if isinstance(x, Value) else _constant(lowering, np.asarray(x), out) for x in ins]
     found = [_over_elements(lowering, x, out) if isinstance(x, Value) else x for x in found]

@@ -45,6 +45,8 @@ OF_FIELDS = {
     "a number where": lambda y, _: jnp.where(y > 0.1, 0.5, y),
     "excited": excite,
     "excited, with kept axes": lambda y, dense: y * nnx.sigmoid(dense(y.mean((1, 2), keepdims=True))),
+    "variance": lambda y, _: y.var((1, 2)),
+    "over its own deviation": lambda y, _: y / (y.std((1, 2, 3), keepdims=True) + 0.1),
 }
 OF_IMAGES = {
     "max_pool": lambda y, _: nnx.max_pool(y, (3, 3), (2, 2)),
@@ -63,6 +65,13 @@ def test_operations_of_networks_for_any_size(name, tmp_path):
     fc.export.to_onnx(model, tmp_path / "file.onnx", (9, 8, 2))
     images = noise(2, 9, 8, 2)
     assert error(run(tmp_path / "file.onnx", images), call(model, images)) < ONNX_TOLERANCE
+
+
+def test_an_unbiased_variance_is_of_one_size():
+    model, images = After(lambda y, _: jnp.var(y, (1, 2), ddof=1)), noise(2, 9, 8, 2)
+    plain = fc.export.to_plain(model, (9, 8, 2))
+    assert plain.input_shape == (9, 8, 2)
+    assert error(call(plain, images), call(model, images)) < TOLERANCE
 
 
 def test_a_constant_that_differs_between_features_is_of_one_size():
