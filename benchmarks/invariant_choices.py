@@ -9,11 +9,10 @@ on the 5,000 validation digits, which no run trains on: it may choose.
 import argparse
 import dataclasses
 import json
-import re
 import time
 from pathlib import Path
-from string import Template
 
+from benchmarks import choices_page
 from experiments.training import devices
 
 LEARNING_RATE = 5e-3
@@ -132,9 +131,9 @@ def main() -> None:
 
 def write_page(output: Path) -> None:
     """Writes OUTPUT/invariant-choices.md from the files that there are."""
-    found = [(_read(output / "benchmarks" / f"{one.file}.json"), one, name) for name, one in PROTOCOLS.items()]
-    parts = [_section(contents, one, name) for contents, one, name in found if contents["choices"]]
-    (output / "invariant-choices.md").write_text(_PAGE.substitute(sections="\n".join(parts)), encoding="utf-8")
+    found = [(name, one, _read(output / "benchmarks" / f"{one.file}.json")) for name, one in PROTOCOLS.items()]
+    text = choices_page.text([each for each in found if each[2]["choices"]], list(CHOICES))
+    (output / "invariant-choices.md").write_text(text, encoding="utf-8")
 
 
 def _read(file):
@@ -174,13 +173,16 @@ def _train(choice, protocol, splits):
     began = time.monotonic()
     params, stats = jax.block_until_ready(_weights(trainer, data, epochs, choice.averaged))
     seconds = time.monotonic() - began
-    accuracy = {}
+    accuracy, deviation = {}, {}
     for angle in ANGLES:
         images = _resized(rotated(test.images, angle), choice.pixels)
         split = trainer.place(Split(images, test.labels, np.full_like(test.labels, angle)))
         counts = trainer.confusion(params, stats, split)
-        accuracy[f"{angle:g}"] = float(np.mean(np.trace(counts, axis1=1, axis2=2)) / len(test.labels))
-    return {"accuracy": accuracy, "num_parameters": num_parameters(network), "seconds": seconds}
+        of_seeds = np.trace(counts, axis1=1, axis2=2) / len(test.labels)
+        accuracy[f"{angle:g}"] = float(np.mean(of_seeds))
+        if len(of_seeds) > 1:
+            deviation[f"{angle:g}"] = float(np.std(of_seeds, ddof=1))
+    return {"accuracy": accuracy, "deviation": deviation, "num_parameters": num_parameters(network), "seconds": seconds}
 
 
 def _weights(trainer, data, epochs, averaged):
@@ -218,55 +220,6 @@ def _resized(images, pixels):
     shape = (len(images), pixels, pixels, images.shape[-1])
     found = jax.image.resize(images.astype(np.float32), shape, "cubic", antialias=False)
     return np.asarray(found.round().clip(0, 255)).astype(np.uint8)
-
-
-def _section(contents, protocol, dataset):
-    angles = (f"{angle:g} degrees" for angle in ANGLES)
-    head = ["choice", "parameters", "seconds", "cores", *angles, "lost at the worst", "commit"]
-    rows = [head, ["---"] * len(head)]
-    for name in (name for name in CHOICES if name in contents["choices"]):
-        found = contents["choices"][name]
-        values = list(found["accuracy"].values())
-        seconds = "" if found["seconds"] is None else f"{found['seconds']:.0f}"
-        cores, commit = (re.search(part, found["device"]) for part in (r"(\d+) cores?\b", r"commit (.*)"))
-        rows.append([name, f"{found['num_parameters']:,}", seconds, cores[1] if cores else "",
-                     *(f"{v:.3f}" for v in values), f"{values[0] - min(values):.3f}",
-                     commit[1] if commit else ""])  # fmt: skip
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    machines = dict.fromkeys(found["device"].split(", commit")[0] for found in contents["choices"].values())
-    several = len(protocol.seeds) > 1
-    seeds = f"seed{'s' * several} {', '.join(map(str, protocol.seeds))}"
-    seeds += " (mean)" if several else " (of a single seed, differences of a point mean little)"
-    old = "" if all(" commit " in found["device"] for found in contents["choices"].values()) else (
-        " Rows without a commit are older.")  # fmt: skip
-    missing = [name for name in CHOICES if name not in contents["choices"]]
-    missing = f" Not trained yet (the same command does it): {'; '.join(missing)}." if missing else ""
-    epochs = f"{protocol.epochs} epoch{'s' * (protocol.epochs > 1)}"
-    return _SECTION.substitute(
-        dataset=dataset, epochs=epochs, seeds=seeds, split=protocol.split,
-        table=table, missing=old + missing, command=contents["command"], device=" and ".join(machines),
-    )  # fmt: skip
-
-
-_PAGE = Template("""# What each choice brings
-
-Small networks of four F-Conv layers with 8, 8, 12 and 16 features (C8), trained on upright digits by one protocol:
-batches of 64 unless a row says otherwise, Adam at 5e-3 with a cosine schedule. All digits of a split are then rotated
-by one angle and tested. Quarter turns are exact in every row. A `+` adds to the row above, as mnist_5k has them. "Lost
-at the worst": upright minus lowest accuracy.
-`lenet_fconv_invariant` itself was chosen on training and validation digits of mnist_5k that were held out, not on
-test digits. The seconds are of the training of all seeds, compilation of its steps included, on so many cores of a
-shared machine: only large differences mean something, and there are none where much else ran beside it.
-
-$sections""")
-_SECTION = Template("""## $dataset
-
-$epochs, $seeds, tested on the $split digits.
-
-$table
-
-Made by `$command` on $device.$missing
-""")
 
 
 if __name__ == "__main__":

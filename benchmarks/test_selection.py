@@ -4,8 +4,8 @@
 
 Takes the options of `python -m experiments.run` and trains that run: the same weights, chosen on validation digits.
 After each of the last `EPOCHS` epochs it tests all seeds as well, and keeps the accuracies in
-results/benchmarks/test_selection.json.  The largest of each seed is what it would have claimed, or a lower bound of it:
-under a cosine schedule the best epoch is nearly always one of the last, but it need not be.  It may be resumed, as
+results/benchmarks/test_selection.json.  The largest of each seed, that of the epoch chosen on validation digits with
+them, is what it would have claimed, or a lower bound of it: the epochs before were not tested.  It may be resumed, as
 `run` is.
 """
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import errors, input_turns, invariant_choices, test_selection
+from benchmarks import choices_page, errors, input_turns, invariant_choices, test_selection
 
 
 def test_accuracies_of_a_training_are_kept_and_those_of_another_go():
@@ -62,16 +62,29 @@ def answers(said):
 
 def test_the_page_of_errors_of_a_network_with_few_or_none():
     labels, images = np.array([6, 9, 3]), np.zeros((3, 28, 28, 1), np.uint8)
-    page = errors.page("command", "name", answers(labels), labels)
+    page = errors.page("command", "name", answers(labels)[None], labels, 2e-7)
     assert "Wrong at a given angle: 0.00%" in page
     assert "nan" not in page
+    assert "move the logits of no seed by more than 2.0e-07" in page
     found = answers([6, 6, 3])
-    page = errors.page("command", "name", found, labels)
-    assert "- 1 digits are wrong at every angle: rotation is not the cause. They make 100% of all errors." in page
+    page = errors.page("command", "name", found[None], labels, 0.0)
+    assert (
+        "- 1.0 digits are wrong at every angle: rotation is not the cause. They make 100% of a seed's errors." in page
+    )
     assert "| 6 and 9 | 100.0% |" in page
     assert "| 9, all angles | 0.00% | 100.00% | 0.00% |" in page
     figure = errors.draw(found, images, labels)
     assert [axis.get_title().splitlines()[0] for axis in figure.axes if axis.get_title()] == ["9 at -45°: 6, 91%"]
+
+
+def test_the_page_of_errors_has_the_spread_over_seeds():
+    labels = np.array([6, 9, 3])
+    page = errors.page("command", "name", np.stack([answers(labels), answers([6, 6, 3])]), labels, 0.0)
+    assert "2 seeds of `name`" in page
+    assert "Wrong at a given angle: 16.67% ± 23.57% of the digits" in page
+    assert "0 are wrong at every angle for every seed" in page
+    assert "| 9, upright | 50.00% ± 70.71% | 50.00% ± 70.71% | 0.00% ± 0.00% |" in page
+    assert "| 6 and 9 | 50.0% ± 70.7% |" in page
 
 
 class Counter(SimpleNamespace):
@@ -104,3 +117,23 @@ def test_images_of_another_size_show_the_same():
     found = invariant_choices._resized(images, 56)
     assert (found.shape, found.dtype) == ((2, 56, 56, 1), np.uint8)
     np.testing.assert_allclose(found[0, 2:-2, 0, 0], np.arange(2, 54) * 4 - 2.0, atol=1)
+
+
+def test_choices_are_compared_with_what_they_change():
+    names = list(invariant_choices.CHOICES)
+    bases = [choices_page.base(name, names) for name in names]
+    assert bases[0] is None
+    assert set(bases[1:]) <= set(names)
+    accuracies = {names[0]: 0.9, names[1]: 0.95, "+ blurred pools": 0.9, "blurred pools, and initial weights `he`": 0.8}
+    choices = {
+        name: {"accuracy": {"0": mean, "45": mean - 0.1}, "deviation": {"0": 0.01}, "num_parameters": 5,
+               "seconds": None, "device": "a machine, 2 cores, jax 1, commit abc"}
+        for name, mean in accuracies.items()
+    }  # fmt: skip
+    found = [("mnist", invariant_choices.PROTOCOLS["mnist"], {"choices": choices, "command": "this"})]
+    rows = {
+        row.split(" | ")[0][2:]: row for row in choices_page.text(found, names).splitlines() if row.startswith("| ")
+    }
+    assert rows[names[1]].endswith("| 2 | 0.950 ± 0.010 | 0.850 | 0.100 | +0.050 | +0.050 | abc |")
+    assert rows["+ blurred pools"].endswith("| 0.100 |  |  | abc |")
+    assert "| -0.100 | -0.100 |" in rows["blurred pools, and initial weights `he`"]

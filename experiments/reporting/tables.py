@@ -196,8 +196,24 @@ def accuracy_table(cells: list[dict]) -> Table:
 def _not_by_protocol(cell, has_report):
     where = f"{cell['dataset']}, setting {cell['setting']}, `{label(cell)}`"
     if has_report:
-        return f"{where}: not by the report's protocol: {otherwise(cell)}. That may be why its mean is another."
+        why = f" That may be why its mean is another{_still_learning(cell)}."
+        return f"{where}: not by the report's protocol: {otherwise(cell)}.{why}"
     return f"{where}: not by the program's defaults: {otherwise(cell, 'default')}."
+
+
+def _still_learning(cell):
+    """How much a cell learned in its last epochs, which says whether more of them would help."""
+    curves = np.array(cell["validation_curve"])[good(cell)]
+    last = cell["epochs"] // 4 or 1
+    if not len(curves) or curves.shape[1] <= last:
+        return ""
+    epochs = [epoch for epoch, is_good in zip(cell["best_epoch"], good(cell), strict=True) if is_good]
+    best = f"each seed's best epoch is {max(epochs)}"
+    if min(epochs) < max(epochs):
+        best = f"the best epochs are {min(epochs)} to {max(epochs)}"
+    gain = float(np.mean(curves[:, -1] - curves[:, -1 - last]))
+    over = "the last epoch" if last == 1 else f"the last {last} epochs"
+    return f": {best}, and the validation accuracy changed by {gain:+.4f} over {over}"
 
 
 def _stuck(row):

@@ -38,6 +38,11 @@ def test_errors_are_those_chosen_on_validation_digits_beside_what_the_test_digit
     assert found.endswith("| 2 | 4.00 ± 1.41 % | 3.00 ± 1.41 % |")
 
 
+def test_an_epoch_before_those_that_were_tested_can_be_the_best(tmp_path):
+    claims = {name: claim | {"test_accuracy": {"3": [0.96, 0.96]}} for name, claim in CLAIMS.items()}
+    assert line(tmp_path, cells(tmp_path), claims).endswith("| 4.00 ± 1.41 % | 3.50 ± 0.71 % |")
+
+
 def test_a_claim_of_another_run_is_not_shown(tmp_path):
     (name, claim), *_ = CLAIMS.items()
     for digest, claims in (("cd", CLAIMS), ("ab", {name: claim | {"best_digest": None}})):

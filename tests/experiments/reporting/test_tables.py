@@ -184,3 +184,22 @@ def test_where_failed_or_chance_is_said_the_rule_stands():
     notes = " ".join(tables.accuracy_table([early]).notes)
     assert "validation accuracy under 0.2" in notes
     assert "stuck" not in notes
+
+
+def test_a_short_training_says_how_much_it_still_learned():
+    curves = {"epochs": 8, "validation_curve": [[0.1] * 5 + [0.5, 0.6, 0.9], [0.1] * 5 + [0.5, 0.6, 0.7], [0.1] * 8]}
+    short = helpers.cell("lenet", **REPORTS | curves | {"best_epoch": [8, 8, 1]})
+    (said,) = [note for note in tables.accuracy_table([short]).notes if "not by the " in note]
+    assert said.endswith(
+        "epochs 8 (there 200). That may be why its mean is another: each seed's best epoch is 8, and the validation "
+        "accuracy changed by +0.3000 over the last 2 epochs."
+    )
+    (said,) = [
+        note for note in tables.accuracy_table([short | {"best_epoch": [7, 8, 1]}]).notes if "not by the " in note
+    ]
+    assert "the best epochs are 7 to 8," in said
+    (said,) = [
+        note for note in tables.accuracy_table([helpers.cell("lenet", **REPORTS | {"epochs": 1})]).notes
+        if "not by the " in note
+    ]  # fmt: skip
+    assert said.endswith("That may be why its mean is another.")
