@@ -21,16 +21,7 @@ def _section(dataset, protocol, contents, names):
     angles = list(next(iter(choices.values()))["accuracy"])
     ends = angles[0], angles[-1]
     shown, gains = [f"{angle} degrees" for angle in angles], [f"gain at {angle}" for angle in ends]
-    head = [
-        "choice",
-        "parameters",
-        "seconds",
-        "cores",
-        *(f"{angle} degrees" for angle in angles),
-        "lost at the worst",
-        *gains,
-        "commit",
-    ]
+    head = ["choice", "parameters", "seconds", "cores", *shown, "lost at the worst", *gains, "commit"]
     rows = [head, ["---"] * len(head)]
     for name in filter(choices.__contains__, names):
         found = choices[name]

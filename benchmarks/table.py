@@ -139,22 +139,27 @@ def _speed_run(contents):
     )
     print("before, or read from the user's cache; the seconds of that stand beside.\n")
     print("| network | parameters | tested | bar | images | seconds, mean (least to most) "
-          "| accuracy, mean (least to most) | bar reached | to start |")  # fmt: skip
-    print("|" + "---|" * 9)
+          "| goal for them: at most, aim | accuracy, mean (least to most) | bar reached | to start |")  # fmt: skip
+    print("|" + "---|" * 10)
     for task in contents["tasks"].values():
         seconds, accuracy = task["seconds"], task["accuracy"]
         mean = [sum(values) / len(values) for values in (seconds, accuracy)]
         where = "uniform angles" if task["rotated"] else "upright"
         where += f", input at {len(task['turns'])} angles" if len(task["turns"]) > 1 else ""
+        goals = ", ".join(f"{goal:.0f}" for goal in task.get("goals", ()))
         print(f"| {task['network']} | {task['num_parameters']:,} | {where} | {task['bar']} | {task['images']:,} "
-              f"| {mean[0]:.1f} ({min(seconds):.1f} to {max(seconds):.1f}) "
+              f"| {mean[0]:.1f} ({min(seconds):.1f} to {max(seconds):.1f}) | {goals} "
               f"| {mean[1]:.4f} ({min(accuracy):.4f} to {max(accuracy):.4f}), {len(accuracy)} runs "
               f"| {'yes' if mean[1] >= task['bar'] else '**no**'} | {task['compile_seconds']:.0f} s |")  # fmt: skip
     print("\nThe small network has kernels of 9, 5, 5, 5 and 8, 8, 16, 16 features at 8 rotations.")
-    print("Its 48,000 images were chosen on validation digits (.9833, two runs); of the 165,000 of `lenet_classic` no")
-    print('validation figure was kept. "To start": compiling, or reading programs that an earlier call left.\n')
-    for task in contents["tasks"].values():
-        print(f"- {task['network']}: `{task['command']}`; {_where(task)}; {_versions(task['versions'])}")
+    for task in contents.get("validation", {}).values():
+        mean = sum(task["accuracy"]) / len(task["accuracy"])
+        print(f"On the validation digits, which may choose the {task['images']:,} images, {task['network']} reads "
+              f"{mean:.4f} ({len(task['accuracy'])} runs).")  # fmt: skip
+    print('"To start": compiling, or reading programs that an earlier call left.\n')
+    for task in [*contents["tasks"].values(), *contents.get("validation", {}).values()]:
+        how = f"batches of {task['batch_size']}, Adam at {task['learning_rate']:g} with a cosine schedule"
+        print(f"- {task['network']}: {how}; `{task['command']}`; {_where(task)}; {_versions(task['versions'])}")
     print()
 
 

@@ -113,7 +113,9 @@ def _bytes(path):
 def _read_zip(path, dataset):
     content = _bytes(path)
     if len(content) != ZIP_BYTES or hashlib.md5(content, usedforsecurity=False).hexdigest() != ZIP_MD5:
-        raise DataError(f"{path} is not the official file of {ZIP_BYTES:,} bytes with the MD5 {ZIP_MD5}: replace it")
+        raise DataError(
+            f"{path} is not the official file of {ZIP_BYTES:,} bytes with the MD5 {ZIP_MD5}: replace or remove it"
+        )
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         found = {Path(name).name: name for name in archive.namelist()}
         contents = [archive.read(found[name]) for name in (TRAIN_AMAT, TEST_AMAT)]
@@ -156,8 +158,12 @@ def _checked(path, images, labels):
     """uint8 images and labels."""
     if not all(array.size and array.dtype.kind in "fiub" for array in (images, labels)):
         raise DataError(f"{path} holds no numbers: replace it")
-    highest = 255 if images.dtype == np.uint8 and images.max() > 1 else 1
-    images, labels = images.astype(np.float32) / highest, labels.astype(np.float32).reshape(-1)
+    if labels.size != max(labels.shape, default=1):
+        shape = "x".join(map(str, labels.shape))
+        raise DataError(f"{path} has labels of shape {shape}, not one number for each image: replace it")
+    images, labels = images.astype(np.float32), labels.astype(np.float32).reshape(-1)
+    if 127 < images.max() <= 255 and (images == np.rint(images)).all():
+        images = images / 255  # grey levels
     if not (np.isfinite(images).all() and images.min() >= -_ROUNDING and images.max() <= 1 + _ROUNDING):
         raise DataError(f"{path} has pixels that are not from 0 to 1: replace it")
     if (labels != np.rint(labels)).any() or labels.min() < 0 or labels.max() > np.iinfo(np.uint8).max:
@@ -169,6 +175,8 @@ def _checked(path, images, labels):
         shape = "x".join(map(str, images.shape))
         raise DataError(f"{path} has images of shape {shape}, not {len(labels)} rows of pixels or squares: replace it")
     levels = np.rint(255 * np.clip(images, 0, 1)).astype(np.uint8)
+    if not 0 < levels.mean() < 255 / 2:
+        raise DataError(f"{path} has no light digits on a dark ground: replace it")
     return levels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE), labels.astype(np.uint8)
 
 

@@ -70,6 +70,16 @@ def test_arrays_of_either_name_hold_grey_levels_or_fractions(folder, rotated, up
         np.testing.assert_array_equal(found[split][0], rotated[split][0])
 
 
+@pytest.mark.parametrize("kind", ["uint8", "int64", "float32", "float64"])
+def test_grey_levels_are_read_in_any_type(folder, kind, rotated, upright):
+    for name, split in zip(("train", "valid", "test"), SPLITS, strict=True):
+        images, labels = rotated[split]
+        np.savez(folder / f"{name}.npz", data=images.astype(kind), labels=labels[:, None])
+    found, _ = read(folder, upright)
+    for split in SPLITS:
+        np.testing.assert_array_equal(found[split][0], rotated[split][0])
+
+
 @pytest.mark.parametrize("below", [".", "mnist_rotation_new"])
 @pytest.mark.parametrize("form", ["amat", "x and y", "data and labels"])
 def test_each_form_is_read(folder, form, below, rotated, upright):
@@ -169,6 +179,14 @@ def test_files_that_are_placed_after_the_error_are_found(folder, rotated, uprigh
         (lambda folder: np.savez(folder / "train.npz", data=[{}], labels=[1]), "does not hold 'x'"),
         (lambda folder: np.savez(folder / "train.npz", data=np.zeros((784, 2)), labels=[1, 2]), "of shape 784x2"),
         (lambda folder: np.savez(folder / "train.npz", data=[[0.5] * 784], labels=[256]), "not whole numbers from 0"),
+        (
+            lambda folder: np.savez(folder / "train.npz", data=np.eye(3, 784), labels=np.eye(3, 10)),
+            "shape 3x10, not one",
+        ),
+        (lambda folder: np.savez(folder / "train.npz", data=np.zeros((3, 784)), labels=[1, 2, 3]), "no light digits"),
+        (lambda folder: np.savez(folder / "train.npz", data=1 - np.eye(3, 784), labels=[1, 2, 3]), "no light digits"),
+        (lambda folder: np.savez(folder / "train.npz", data=[[-255] * 784], labels=[1]), "not from 0 to 1"),
+        (lambda folder: np.savez(folder / "train.npz", data=[[254.5] * 784], labels=[1]), "not from 0 to 1"),
     ],
 )
 def test_wrong_files_are_named(folder, upright, break_it, says):
