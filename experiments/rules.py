@@ -81,6 +81,9 @@ def number(holds: Callable[[float], bool], says: str) -> Rule:
     return Rule(_reader(float), right, f"{{value}} must be a number {says}", "X")
 
 
+AT_LEAST_0 = number(lambda x: x >= 0, "of at least 0 (at most 1e6)")
+
+
 @dataclass(frozen=True)
 class _Choice(Rule):
     names: tuple = ()

@@ -7,7 +7,7 @@ import argparse
 import dataclasses
 from dataclasses import dataclass, field
 
-from experiments.rules import SEED_LIST, InputError, Rule, number, one_of, whole
+from experiments.rules import AT_LEAST_0, SEED_LIST, InputError, Rule, number, one_of, whole
 
 SPLITS = ("train", "validation", "test")
 SEED_MAPS = ("auto", "vmap", "loop")
@@ -55,8 +55,11 @@ class Protocol:
     label_smoothing: float = 0.0
 
 
-SCHEDULES = ("constant", "cosine")
-"""What becomes of the learning rate: it stays, or falls along half a cosine to zero at the last step."""
+SCHEDULES = ("constant", "cosine", "steps")
+"""What becomes of the learning rate: it stays, falls along half a cosine to zero, or is a fifth after .3 and .6 of the
+steps each, as F-Conv's authors train `fconv_mnist_simple`."""
+AUGMENTATIONS = ("none", "rotations")
+"""What becomes of a training image each time that it is seen: nothing, or a rotation, uniform over the circle."""
 
 
 @dataclass(frozen=True)
@@ -150,35 +153,27 @@ class ModelSpec:
 _INVARIANT = Protocol(epochs=8, batch_size=16, learning_rate=5e-3, schedule="cosine", label_smoothing=0.1)
 
 RUNGS = (
-    "plain network",
-    "as published",
-    "variance-preserving init",
-    "symmetric pooling",
-    "maximum over rotations",
-    "mean over space",
-    "equal parameters",
-)
+    "plain network", "as published", "variance-preserving init", "symmetric pooling", "maximum over rotations",
+    "mean over space", "equal parameters",
+)  # fmt: skip
 """A ladder's networks: the plain one, F-Conv as published, and one more fix on each rung above it."""
 
 LADDER_DATASET = "mnist_5k"
 
 
 def _rungs(ladder: str, network: str, large: bool) -> dict[str, ModelSpec]:
-    builder = f"experiments.training.ladder_networks:{network}"
+    builder, name = f"experiments.training.ladder_networks:{network}", ladder.replace(" ", "_")
     return {
-        f"{ladder.replace(' ', '_')}_rung{fixes + 1}": ModelSpec(
-            builder, {"fixes": fixes}, large=large, ladder=ladder, rung=rung
-        )
-        for fixes, rung in enumerate(RUNGS, -1)
+        f"{name}_rung{i}": ModelSpec(builder, {"fixes": i - 1}, large=large, ladder=ladder, rung=rung)
+        for i, rung in enumerate(RUNGS)
     }
 
 
 def _stacks() -> dict[str, ModelSpec]:
     builder, features = "experiments.training.stacks:stack", {4: (16, 24, 32, 44), 8: (8, 16, 24, 32)}
+    own: dict = {"large": True, "cost": 30, "protocol": _INVARIANT}
     return {
-        f"stack_c{t}": ModelSpec(
-            builder, {"num_rotations": t, "features": sizes}, large=True, cost=30, protocol=_INVARIANT
-        )
+        f"stack_c{t}": ModelSpec(builder, {"num_rotations": t, "features": sizes}, **own)
         for t, sizes in features.items()
     }
 
@@ -258,15 +253,18 @@ class RunConfig:
     precision: str = _option(one_of(("float32", "bfloat16")), "of the arithmetic (default float32)")
     seed_map: str = _option(one_of(SEED_MAPS), "how seeds share one program (default auto)")
     schedule: str = _option(
-        one_of(SCHEDULES), "of its rate: constant (default), or cosine (invariant networks, stacks)", default="constant"
-    )
-    weight_decay: float = _option(
-        number(lambda x: x >= 0, "of at least 0 (at most 1e6)"), "of weights, as in AdamW (default 0)", default=0.0
-    )
+        one_of(SCHEDULES), "of its rate: constant (default), cosine (invariant networks, stacks), or steps (a fifth "
+        "after .3 of the training, a fifth of that after .6)", default="constant",
+    )  # fmt: skip
+    weight_decay: float = _option(AT_LEAST_0, "of weights, as in AdamW (default 0)", default=0.0)
     label_smoothing: float = _option(
         number(lambda x: 0 <= x < 1, "of at least 0 and below 1"),
         "the share of a label that is spread over all classes (default 0; invariant networks, stacks 0.1)", default=0.0,
     )  # fmt: skip
+    l2: float = _option(AT_LEAST_0, "as many times each parameter is added to its gradient (default 0)", default=0.0)
+    augmentation: str = _option(
+        one_of(AUGMENTATIONS), "of rotated data sets: none (default), or rotations, anew each time", default="none"
+    )
 
     @classmethod
     def checked(cls, contents: dict) -> "RunConfig":
@@ -279,6 +277,8 @@ class RunConfig:
                 values[name] = one.metadata["rule"].check(contents.get(name, one.default))
             except argparse.ArgumentTypeError as error:
                 raise InputError(f"{name}: {error}") from error
+        if values["augmentation"] != "none" and not DATASETS[values["dataset"]].is_rotated:
+            raise InputError(f"augmentation: {values['dataset']} holds upright images, rotations are of rotated ones")
         return cls(**{**values, "seeds": tuple(values["seeds"])})
 
     def to_json(self) -> dict:

@@ -201,10 +201,11 @@ def _otherwise(cell):
 
 def _condition(cell):
     epochs = f"{cell['epochs']} epoch{'s' * (cell['epochs'] > 1)}"
+    l2 = f", l2 {cell['l2']:g}" if cell.get("l2") else ""
     return (
         f"- {cell['dataset']}, setting {cell['setting']}, `{label(cell)}`: {cell['num_parameters']:,} parameters; "
         f"{epochs} of batches of {cell['batch_size']}, Adam at {cell['learning_rate']:g}, "
-        f"{cell['schedule']} schedule, weight decay {cell['weight_decay']:g}, label smoothing "
+        f"{cell['schedule']} schedule, weight decay {cell['weight_decay']:g}{l2}, label smoothing "
         f"{cell.get('label_smoothing', 0.0):g}; seeds {', '.join(map(str, cell['seeds']))}; {where(cell)}, "
         f"{cell['wall_seconds'] / 60:.0f} min"
         + (f"; digest of `best/`: `{cell['best_digest']}`" if "best_digest" in cell else "")

@@ -79,9 +79,11 @@ def all_tables(cells: list[dict]) -> list[Table]:
 
 
 _ALIKE = (
-    "epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "label_smoothing", "precision", "data_seed",
+    "epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "label_smoothing", "l2", "augmentation",
+    "precision", "data_seed",
 )  # fmt: skip
 _DEFAULTS = {"schedule": "constant", "weight_decay": 0.0, "label_smoothing": 0.0, "precision": "float32"}
+_DEFAULTS |= {"l2": 0.0, "augmentation": "none"}
 _DEFAULTS["data_seed"] = 0
 
 FIXED = ("dataset", "setting", "model", "init", "epochs", "batch", "steps")

@@ -151,7 +151,7 @@ def _shares(folder, record):
         return False
     now = configs.of_save([RunConfig.checked(saved)], [saved.get("data_digest", "")])
     was = record.get("config")
-    if not isinstance(was, dict) or was | {"data_digest": None} != now | {"data_digest": None}:
+    if not isinstance(was, dict) or configs.of_older(was) | {"data_digest": None} != now | {"data_digest": None}:
         return False
     return now["data_digest"].items() <= (was.get("data_digest") or {}).items()
 
@@ -167,7 +167,8 @@ def saved_with(cell: Cell) -> Path | None:
             record = folders.resume_record(folder) or {}
         except InputError:  # that run's own
             continue
-        is_alike = isinstance(record.get("config"), dict) and record["config"] | {"data_digest": None} == now
+        was = record.get("config")
+        is_alike = isinstance(was, dict) and configs.of_older(was) | {"data_digest": None} == now
         if cell.config.setting in record.get("settings", []) and is_alike:
             return folder
     return None

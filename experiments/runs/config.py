@@ -15,8 +15,8 @@ from experiments.runs.plan import cell_name
 from experiments.settings import DATASETS, FIELDS, NAMED, NUM_SEEDS, RunConfig, protocol
 
 _TRAINING = (
-    "epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "label_smoothing", "init", "precision",
-    "seed_map",
+    "epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "label_smoothing", "l2", "augmentation",
+    "init", "precision", "seed_map",
 )  # fmt: skip
 MOST_SEEDS = 10_000
 # A command line accepts other values here than a config.json.
@@ -152,6 +152,12 @@ def of_save(configs: Sequence[RunConfig], data_digests: Sequence[str]) -> dict:
     return {**shared, "data_digest": {str(config.setting): digest for config, digest in pairs}}
 
 
+def of_older(saved: dict) -> dict:
+    """What a save says of its runs, with the fields that came after it: they had their defaults."""
+    later = {name: one.default for name, one in FIELDS.items() if one.default is not dataclasses.MISSING}
+    return later | saved
+
+
 def check_save(folder: Path, record: dict | None, config: RunConfig, data_digest: str) -> None:
     """Checks that a run has the configuration with which its save was made; those of version 0.1 say nothing of it.
 
@@ -163,7 +169,7 @@ def check_save(folder: Path, record: dict | None, config: RunConfig, data_digest
     if not isinstance(saved, dict):
         return
     for name, value in now.items():
-        was = saved.get(name)
+        was = of_older(saved).get(name)
         if name == "data_digest" and isinstance(was, dict) and str(config.setting) not in was:
             continue  # not a save for this setting: restoring it will say so
         if name == "data_digest" and isinstance(was, dict):

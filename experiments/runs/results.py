@@ -16,7 +16,7 @@ from experiments.settings import FAILED_BELOW, RunConfig
 
 OF_CONFIG = (
     "model", "setting", "dataset", "seeds", "epochs", "batch_size", "learning_rate", "schedule", "weight_decay",
-    "label_smoothing", "init", "precision", "data_seed",
+    "label_smoothing", "l2", "augmentation", "init", "precision", "data_seed",
 )  # fmt: skip
 """Fields of the configuration that results.json repeats."""
 

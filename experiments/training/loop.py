@@ -183,10 +183,11 @@ def make(config: RunConfig, settings=(), num_train: int = 1, num_classes: int | 
         precision=config.precision,
         num_classes=DATASETS[config.dataset].num_classes if num_classes is None else num_classes,
         label_smoothing=config.label_smoothing,
+        augmentation=config.augmentation,
     )
     num_seeds, size = len(config.seeds), config.batch_size
     layout = devices.layout(config.model, num_seeds, size, seed_map=config.seed_map, has_stats=network.has_stats)
-    optimizer = {name: getattr(config, name) for name in ("learning_rate", "schedule", "weight_decay")}
+    optimizer = {name: getattr(config, name) for name in ("learning_rate", "schedule", "weight_decay", "l2")}
     num_steps = config.epochs * -(-num_train // size)
     return network, Programs(network, layout, config.seeds, settings, batch_size=size, num_steps=num_steps, **optimizer)
 

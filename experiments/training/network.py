@@ -9,9 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.scipy.ndimage import map_coordinates
 
 import fconv_jax
 from experiments.settings import MODELS
+
+_ANGLE = 360  # what an image's key is for, beside dropout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Network:
     compute_dtype: jnp.dtype
     has_stats: bool
     label_smoothing: float = 0.0
+    augmentation: str = "none"
 
     def expand(self, params):
         """Returns the parameters with F-Conv coefficients expanded to filters, as `apply` takes them."""
@@ -48,14 +52,18 @@ class Network:
     def apply(self, filters, stats, images, keys=None):
         """Returns (logits float32, new stats) of uint8 images; training mode if `keys` (one an image) are given.
 
-        `filters`: parameters that went through `expand`, which slices of a batch share.
+        `filters`: parameters that went through `expand`, which slices of a batch share.  Training mode rotates each
+        image where the augmentation says so.
         """
         training = keys is not None
+        pixels = images.astype(jnp.float32) / 255
+        if training and self.augmentation == "rotations":
+            pixels = jax.vmap(rotated_anew)(pixels, keys)
         model = nnx.merge(self._expanded, jax.tree.map(self._cast, filters), stats, copy=True)
         model = nnx.view(model, deterministic=not training, use_running_average=not training, raise_if_not_found=False)
         # A batch that may be sliced is convolved inside loops; otherwise seeds run one after another, without a loop.
         with fconv_jax.convolution_algorithm("auto" if self.has_stats else "loops"):
-            logits = model(self._cast(images.astype(jnp.float32) / 255), rngs=keys)
+            logits = model(self._cast(pixels), rngs=keys)
         return logits.astype(jnp.float32), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
     def losses(self, logits, labels):
@@ -81,6 +89,7 @@ def build(
     num_classes: int = 10,
     precision: str = "float32",
     label_smoothing: float = 0.0,
+    augmentation: str = "none",
 ) -> Network:
     """Returns the network `name` of `settings.MODELS`, without making parameters.
 
@@ -100,16 +109,28 @@ def build(
     else:
         create = functools.partial(fconv_jax.models.create, spec.builder if spec else name, init=init)
     create = functools.partial(create, num_classes=num_classes)
-    return network(create, num_classes=num_classes, precision=precision, label_smoothing=label_smoothing)
+    options = {"precision": precision, "label_smoothing": label_smoothing, "augmentation": augmentation}
+    return network(create, num_classes=num_classes, **options)
 
 
-def network(
-    create: Callable, *, num_classes: int = 10, precision: str = "float32", label_smoothing: float = 0.0
-) -> Network:
-    """Returns the network that `create(rngs=...)` makes, without making parameters."""
+def network(create: Callable, *, num_classes: int = 10, precision: str = "float32", **options) -> Network:
+    """Returns the network that `create(rngs=...)` makes, without making parameters; `options`: of `Network`."""
     graphdef, _, stats = nnx.split(nnx.eval_shape(lambda: create(rngs=nnx.Rngs(0))), nnx.Param, ...)
     has_stats = bool(jax.tree.leaves(stats))
-    return Network(graphdef, create, num_classes, jnp.dtype(precision), has_stats, label_smoothing)
+    return Network(graphdef, create, num_classes, jnp.dtype(precision), has_stats, **options)
+
+
+def rotated_anew(image: jax.Array, key: jax.Array) -> jax.Array:
+    """An image `[size, size, channel]` rotated about its centre by an angle uniform over the circle, bilinearly.
+
+    What comes from outside the image is 0.
+    """
+    angle = jax.random.uniform(jax.random.fold_in(key, _ANGLE), maxval=2 * jnp.pi)
+    centre = (image.shape[0] - 1) / 2
+    rows, columns = (axis - centre for axis in jnp.indices(image.shape[:2]))
+    sources = [centre + jnp.cos(angle) * rows + jnp.sin(angle) * columns,
+               centre - jnp.sin(angle) * rows + jnp.cos(angle) * columns]  # fmt: skip
+    return jax.vmap(lambda plane: map_coordinates(plane, sources, order=1), in_axes=-1, out_axes=-1)(image)
 
 
 def abstract_model(network: Network) -> nnx.Module:

@@ -30,18 +30,20 @@ _INITIAL, _ORDER, _DROPOUT = range(3)  # purposes of a seed's random numbers
 
 @dataclasses.dataclass(frozen=True)
 class Adam:
-    """Adam, with the learning rate of step n (from 0): constant, or falling along half a cosine to zero.
+    """Adam, with the learning rate of step n (from 0): constant, falling along half a cosine to zero, or in steps.
 
-        rate(n) = learning_rate (1 + cos(pi n / num_steps)) / 2    (cosine).
+        rate(n) = learning_rate (1 + cos(pi n / num_steps)) / 2           (cosine)
+        rate(n) = learning_rate / 5^k,  k = [n >= .3 num_steps] + [n >= .6 num_steps]    (steps).
 
     weight_decay: rate(n) weight_decay w is taken off the weights w, not off biases and norms (Loshchilov, Hutter,
-    ICLR 2019).
+    ICLR 2019).  l2: l2 w is added to the gradient of every parameter w, before Adam.
     """
 
     learning_rate: float
     schedule: str = "constant"
     weight_decay: float = 0.0
     num_steps: int = 1
+    l2: float = 0.0
 
     def init(self, params):
         """The state of one seed."""
@@ -56,6 +58,11 @@ class Adam:
         rate = self.learning_rate
         if self.schedule == "cosine":
             rate = optax.cosine_decay_schedule(rate, self.num_steps)(counts[0])
+        elif self.schedule == "steps":
+            falls = {math.ceil(self.num_steps * share / 10): 0.2 for share in (3, 6)}
+            rate = optax.piecewise_constant_schedule(rate, falls)(counts[0])
+        if self.l2 > 0.0:
+            gradients = jax.tree.map(lambda gradient, w: gradient + self.l2 * w, gradients, params)
         updates, (moments, *rest) = self._at(rate).update(
             gradients, (state[0]._replace(count=counts[0]), *rest), params
         )

@@ -95,7 +95,8 @@ def cell(model, setting=1, dataset="mnist_5k", accuracy=(0.9, 0.8, 0.1), failed=
     return {
         "model": model, "setting": setting, "dataset": dataset, "seeds": list(seeds), "init": "report",
         "epochs": epochs, "batch_size": 256, "learning_rate": 2e-4, "schedule": "constant", "weight_decay": 0.0,
-        "label_smoothing": 0.0, "precision": "float32", "data_seed": 0, "num_parameters": 5,
+        "label_smoothing": 0.0, "l2": 0.0, "augmentation": "none", "precision": "float32", "data_seed": 0,
+        "num_parameters": 5,
         "test_accuracy": list(accuracy), "failed_seeds": list(failed),
         "mean": float(np.mean(good)) if good else None, "std": float(np.std(good, ddof=1)) if len(good) > 1 else None,
         "mean_all": float(np.mean(accuracy)), "best_epoch": [1] * len(seeds), "validation_accuracy": validation,

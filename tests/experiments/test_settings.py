@@ -77,6 +77,19 @@ def test_what_rows_refer_to_is_there():
         assert (spec.rung is None) == (name in NAMED), name
 
 
+def test_only_rotated_images_are_rotated_anew():
+    contents = {
+        "model": "fconv_mnist", "setting": 1, "dataset": "mnist_rot", "data_seed": 0, "seeds": [0], "epochs": 1,
+        "batch_size": 1, "learning_rate": 1.0, "init": "report", "precision": "float32", "seed_map": "auto",
+    }  # fmt: skip
+    assert RunConfig.checked(contents | {"augmentation": "rotations"}).augmentation == "rotations"
+    with pytest.raises(InputError, match="augmentation: mnist holds upright images"):
+        RunConfig.checked(contents | {"augmentation": "rotations", "dataset": "mnist"})
+    for name, value in (("augmentation", "flips"), ("l2", -1.0), ("schedule", "step")):
+        with pytest.raises(InputError, match=f"^{name}: "):
+            RunConfig.checked(contents | {name: value})
+
+
 def test_each_value_is_checked_by_the_rule_of_its_option():
     right = RunConfig("lenet", 3, "mnist_5k", 0, (0, 3), 2, 256, 2e-4, "report", "float32", "auto")
     assert RunConfig.checked(right.to_json()) == right

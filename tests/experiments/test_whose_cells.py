@@ -23,6 +23,7 @@ OTHER_OPTIONS = {
     "--schedule": ("cosine", "schedule"),
     "--weight-decay": ("0.1", "weight_decay"),
     "--label-smoothing": ("0.1", "label_smoothing"),
+    "--l2": ("0.1", "l2"),
     "--epochs left out": (None, "epochs"),
     "--learning-rate left out": (None, "learning_rate"),
     "--seeds left out": (None, "seeds"),

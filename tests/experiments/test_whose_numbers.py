@@ -208,7 +208,7 @@ def test_a_best_of_another_run_is_refused(run, others, tmp_path, capfd, name, ke
 
 
 EDITED = {"epochs": 3, "learning_rate": 1e-3, "batch_size": 16, "data_seed": 1, "precision": "bfloat16", "init": "he",
-          "schedule": "cosine", "weight_decay": 0.1, "label_smoothing": 0.1, "seed_map": "loop",
+          "schedule": "cosine", "weight_decay": 0.1, "label_smoothing": 0.1, "seed_map": "loop", "l2": 0.1,
           "seeds": [3, 0]}  # fmt: skip
 
 

@@ -138,6 +138,7 @@ def test_a_run_from_before_there_were_schedules_is_read(tmp_path):
     path = tmp_path / "config.json"
     contents = json.loads(path.read_text())
     assert [contents.pop(name) for name in ("schedule", "weight_decay", "label_smoothing")] == ["constant", 0.0, 0.0]
+    assert [contents.pop(name) for name in ("l2", "augmentation")] == [0.0, "none"]
     path.write_text(json.dumps(contents))
     saved = config.read(tmp_path)
     assert [saved[name] for name in ("schedule", "weight_decay", "label_smoothing")] == ["constant", 0.0, 0.0]

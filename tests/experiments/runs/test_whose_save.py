@@ -12,6 +12,9 @@ from experiments.runs import cells, config
 from experiments.runs import folder as folders
 from tests.experiments.runs.test_folder import CONFIG
 
+OLDER = {one.name for one in dataclasses.fields(CONFIG)} - {"l2", "augmentation"} | {"data_digest"}
+"""What saves say that were made before these."""
+
 
 def test_the_save_that_a_sweep_left_in_another_folder_is_found(tmp_path):
     """A sweep keeps the save of settings 1 and 3 in the first one's folder."""
@@ -31,6 +34,21 @@ def test_the_save_that_a_sweep_left_in_another_folder_is_found(tmp_path):
     own.mkdir(parents=True)
     (own / "metadata").write_text(json.dumps(record))
     assert cells.saved_with(cell) is None
+
+
+def test_a_save_of_before_l2_is_that_of_a_run_without(tmp_path):
+    folder, one = tmp_path / "setting3_lenet_mnist_5k", tmp_path / "setting1_lenet_mnist_5k"
+    saved = {name: value for name, value in config.of_save([CONFIG], ["digest"]).items() if name in OLDER}
+    record = {"settings": [3], "config": saved}
+    config.check_save(folder, record, CONFIG, "digest")
+    later = dataclasses.replace(CONFIG, l2=0.1)
+    with pytest.raises(InputError, match=r"the save was made with l2 0\.0, config.json says 0\.1"):
+        config.check_save(folder, record, later, "digest")
+    (one / "resume" / "7" / "record").mkdir(parents=True)
+    (one / "resume" / "7" / "record" / "metadata").write_text(json.dumps(record))
+    cell = cells.Cell(CONFIG, folder, {}, "digest")
+    assert cells.saved_with(cell) == one
+    assert cells.saved_with(dataclasses.replace(cell, config=later)) is None
 
 
 def test_a_save_of_two_settings_is_handed_over_before_one_goes_on(tmp_path):

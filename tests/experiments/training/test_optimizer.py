@@ -26,6 +26,11 @@ def tree(seed, leading=()):
 CASES = {
     "constant": (Adam(0.1), optax.adam(0.1)),
     "cosine": (Adam(0.1, "cosine", num_steps=STEPS), optax.adam(optax.cosine_decay_schedule(0.1, STEPS))),
+    "steps": (
+        Adam(0.1, "steps", num_steps=STEPS),
+        optax.adam(optax.join_schedules([lambda n: 0.1, lambda n: 0.02, lambda n: 0.004], [2, 3])),
+    ),
+    "l2": (Adam(0.1, l2=0.3), optax.chain(optax.add_decayed_weights(0.3), optax.adam(0.1))),
     "cosine, weight decay": (
         Adam(0.1, "cosine", 0.3, STEPS),
         optax.adamw(

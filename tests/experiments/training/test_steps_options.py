@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.data.rotation import rotate_each
 from experiments.training import network as networks
 from experiments.training import steps
 from fconv_jax.models.invariant import InvariantFConv, Layer
@@ -63,6 +64,34 @@ def test_label_smoothing_reaches_the_gradient():
         network = dataclasses.replace(small(), label_smoothing=smoothing)
         found.append(train(network, LOOP, (0,), split)[1])
     assert not np.allclose(found[0], found[1], rtol=1e-3)
+
+
+def test_rotations_anew_are_bilinear_about_the_centre():
+    split = small_digits.split("train", False)
+    images, keys = split.images[:3].copy(), jax.random.split(jax.random.key(3), 3)
+    images[:, [0, 1, -2, -1]] = images[:, :, [0, 1, -2, -1]] = 0  # beyond the border SciPy interpolates nothing
+    pixels = images.astype(np.float32) / 255
+    found = jax.vmap(networks.rotated_anew)(pixels, keys)
+    draws = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, networks._ANGLE)))(keys)
+    expected = rotate_each(images[..., 0], np.degrees(2 * np.pi * np.asarray(draws)), 1) / 255
+    # That function rounds to grey levels.
+    np.testing.assert_allclose(found[..., 0], expected, atol=0.51 / 255)
+    assert np.abs(np.asarray(found) - pixels).max() > 0.5
+
+
+def test_images_are_rotated_anew_in_training_only():
+    split = small_digits.split("train", False)
+    network = small()
+    rotating = dataclasses.replace(network, augmentation="rotations")
+    params = steps.init(network, (), steps.Adam(1e-3), 0)["params"]
+    filters, keys = network.expand(params), jax.random.split(jax.random.key(3), 4)
+    images = split.images[:4]
+    upright, rotated = (each.apply(filters, {}, images, keys)[0] for each in (network, rotating))
+    assert not np.allclose(upright, rotated, rtol=1e-3)
+    np.testing.assert_array_equal(network.apply(filters, {}, images)[0], rotating.apply(filters, {}, images)[0])
+    losses = train(rotating, LOOP, (0, 1), split)[1]
+    assert np.isfinite(losses).all()
+    assert not np.allclose(losses, train(network, LOOP, (0, 1), split)[1], rtol=1e-3)
 
 
 def test_unknown_names():
