@@ -128,7 +128,7 @@ def page(command: str, name: str, found: np.ndarray, labels: np.ndarray, moved: 
         "",
         f"`{command}` ({origin()}): {len(seeds)} seed{'s' * (len(seeds) > 1)} of `{name}`, {len(labels):,} test "
         f"digits, each at {len(ANGLES)} angles, every 5 degrees of a quarter turn. The network does not see whole "
-        "quarter turns. Mean and standard deviation over the seeds.",
+        "quarter turns." + " Mean and standard deviation over the seeds." * (len(seeds) > 1),
         "",
         f"- One, two and three quarter turns of {TURNED:,} test digits move the logits of no seed by more than "
         f"{moved:.1e} of their norm (goal: 1e-5).",

@@ -25,7 +25,7 @@ SEED_OF_ANGLES = 0
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is trained, how, the bar for the mean of the runs, and the goals for their seconds: at least, aim."""
+    """What is trained, how, the bar for the mean of the runs, and the goals for their seconds: at most, aim."""
 
     network: str
     rotated: bool

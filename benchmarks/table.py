@@ -154,8 +154,8 @@ def _speed_run(contents):
     print("\nThe small network has kernels of 9, 5, 5, 5 and 8, 8, 16, 16 features at 8 rotations.")
     for task in contents.get("validation", {}).values():
         mean = sum(task["accuracy"]) / len(task["accuracy"])
-        print(f"On the validation digits, which may choose the {task['images']:,} images, {task['network']} reads "
-              f"{mean:.4f} ({len(task['accuracy'])} runs).")  # fmt: skip
+        print(f"On the validation digits, by which the number of images may be chosen, {task['network']} reads")
+        print(f"{mean:.4f} after {task['images']:,} ({len(task['accuracy'])} runs).")
     print('"To start": compiling, or reading programs that an earlier call left.\n')
     for task in [*contents["tasks"].values(), *contents.get("validation", {}).values()]:
         how = f"batches of {task['batch_size']}, Adam at {task['learning_rate']:g} with a cosine schedule"

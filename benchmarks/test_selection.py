@@ -23,7 +23,8 @@ EPOCHS = 3
 
 def merged(before: dict, now: dict, epoch: int, accuracy: list[float]) -> dict:
     """An entry with one more epoch; what another training left, with any other option, goes."""
-    kept = before.get("test_accuracy", {}) if before.get("config") == now["config"] else {}
+    same = config.of_older(before.get("config") or {}) == config.of_older(now["config"])
+    kept = before.get("test_accuracy", {}) if same else {}
     return {**now, "test_accuracy": kept | {str(epoch): accuracy}}
 
 

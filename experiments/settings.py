@@ -56,8 +56,7 @@ class Protocol:
 
 
 SCHEDULES = ("constant", "cosine", "steps")
-"""What becomes of the learning rate: it stays, falls along half a cosine to zero, or is a fifth after .3 and .6 of the
-steps each, as F-Conv's authors train `fconv_mnist_simple`."""
+"""The learning rate stays, falls along half a cosine to zero, or falls to a fifth after .3 and again after .6."""
 AUGMENTATIONS = ("none", "rotations")
 """What becomes of a training image each time that it is seen: nothing, or a rotation, uniform over the circle."""
 
@@ -261,10 +260,11 @@ class RunConfig:
         number(lambda x: 0 <= x < 1, "of at least 0 and below 1"),
         "the share of a label that is spread over all classes (default 0; invariant networks, stacks 0.1)", default=0.0,
     )  # fmt: skip
-    l2: float = _option(AT_LEAST_0, "as many times each parameter is added to its gradient (default 0)", default=0.0)
+    l2: float = _option(AT_LEAST_0, "X times each parameter is added to its gradient (default 0)", default=0.0)
     augmentation: str = _option(
-        one_of(AUGMENTATIONS), "of rotated data sets: none (default), or rotations, anew each time", default="none"
-    )
+        one_of(AUGMENTATIONS), "of mnist_rot(_like): none (default), or rotations of training images, anew each time",
+        default="none",
+    )  # fmt: skip
 
     @classmethod
     def checked(cls, contents: dict) -> "RunConfig":
@@ -278,7 +278,7 @@ class RunConfig:
             except argparse.ArgumentTypeError as error:
                 raise InputError(f"{name}: {error}") from error
         if values["augmentation"] != "none" and not DATASETS[values["dataset"]].is_rotated:
-            raise InputError(f"augmentation: {values['dataset']} holds upright images, rotations are of rotated ones")
+            raise InputError(f"augmentation: {values['dataset']} is upright, rotations are for mnist_rot(_like)")
         return cls(**{**values, "seeds": tuple(values["seeds"])})
 
     def to_json(self) -> dict:

@@ -94,7 +94,7 @@ def _where(lowering, params, ins, out):
     """`select_n` of a condition and the values where it is false and true."""
     if not isinstance(ins[0], Value):  # as in `jnp.var`, where it is whether there is more than one pixel
         cases = np.unique(np.asarray(ins[0]))
-        chosen = ins[1 + int(cases[0])] if len(cases) == 1 else None
+        chosen = ins[1 + int(cases[0])] if len(cases) == 1 and 0 <= cases[0] < len(ins) - 1 else None
         return chosen if isinstance(chosen, Value) and chosen.shape == out else None
     if len(ins) != 3:
         return None

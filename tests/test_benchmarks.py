@@ -13,6 +13,9 @@ def test_accuracies_of_a_training_are_kept_and_those_of_another_go():
     now = {"config": {"epochs": 8}, "command": "this"}
     first = test_selection.merged({}, now, 6, [0.9])
     assert test_selection.merged(first, now, 7, [0.8]) == {**now, "test_accuracy": {"6": [0.9], "7": [0.8]}}
+    older = {"config": {"epochs": 8}, "test_accuracy": {"6": [0.9]}}
+    now |= {"config": {"epochs": 8, "l2": 0.0, "augmentation": "none"}}
+    assert test_selection.merged(older, now, 7, [0.8])["test_accuracy"] == {"6": [0.9], "7": [0.8]}
     other = {"config": {"epochs": 4}, "command": "another"}
     assert test_selection.merged(first, other, 2, [0.5]) == {**other, "test_accuracy": {"2": [0.5]}}
 

@@ -161,11 +161,13 @@ def _checked(path, images, labels):
     if labels.size != max(labels.shape, default=1):
         shape = "x".join(map(str, labels.shape))
         raise DataError(f"{path} has labels of shape {shape}, not one number for each image: replace it")
-    images, labels = images.astype(np.float32), labels.astype(np.float32).reshape(-1)
-    if 127 < images.max() <= 255 and (images == np.rint(images)).all():
-        images = images / 255  # grey levels
+    dim = 1 if images.dtype == np.uint8 else 127  # fewer whole numbers in other types are no grey levels
+    if dim < images.max() <= 255 and (images == np.rint(images)).all():
+        images = images / np.float32(255)
+    with np.errstate(over="ignore"):
+        images, labels = images.astype(np.float32), labels.astype(np.float32).reshape(-1)
     if not (np.isfinite(images).all() and images.min() >= -_ROUNDING and images.max() <= 1 + _ROUNDING):
-        raise DataError(f"{path} has pixels that are not from 0 to 1: replace it")
+        raise DataError(f"{path} has pixels that are not from 0 to 1, nor grey levels: replace it")
     if (labels != np.rint(labels)).any() or labels.min() < 0 or labels.max() > np.iinfo(np.uint8).max:
         raise DataError(f"{path} has labels that are not whole numbers from 0 to 9: replace it")
     if images.size != len(labels) * IMAGE_SIZE**2:

@@ -213,7 +213,7 @@ def _still_learning(cell):
     best = f"each seed's best epoch is {max(epochs)}"
     if min(epochs) < max(epochs):
         best = f"the best epochs are {min(epochs)} to {max(epochs)}"
-    gain = float(np.mean(curves[:, -1] - curves[:, -1 - last]))
+    gain = round(float(np.mean(curves[:, -1] - curves[:, -1 - last])), 4) + 0.0  # no -0.0000
     over = "the last epoch" if last == 1 else f"the last {last} epochs"
     return f": {best}, and the validation accuracy changed by {gain:+.4f} over {over}"
 

@@ -83,7 +83,7 @@ def test_only_rotated_images_are_rotated_anew():
         "batch_size": 1, "learning_rate": 1.0, "init": "report", "precision": "float32", "seed_map": "auto",
     }  # fmt: skip
     assert RunConfig.checked(contents | {"augmentation": "rotations"}).augmentation == "rotations"
-    with pytest.raises(InputError, match="augmentation: mnist holds upright images"):
+    with pytest.raises(InputError, match="augmentation: mnist is upright"):
         RunConfig.checked(contents | {"augmentation": "rotations", "dataset": "mnist"})
     for name, value in (("augmentation", "flips"), ("l2", -1.0), ("schedule", "step")):
         with pytest.raises(InputError, match=f"^{name}: "):

@@ -178,6 +178,7 @@ class Tokens(nnx.Module):
         (nnx.Linear(2, 3, rngs=nnx.Rngs(0)), (5, 5, 3), r"does not take images of input_shape \(=\(5, 5, 3\)\)"),
         (nnx.Conv(2, 3, (7, 7), padding="VALID", rngs=nnx.Rngs(0)), (5, 5, 2), "Conv leaves no pixels"),
         (After(lambda y, _: y > 0), (5, 5, 2), "type bool"),
+        (After(lambda y, _: jax.lax.select_n(jnp.asarray(5), y, -y, 3 * y)), (5, 5, 2), "select_n of"),
         (After(lambda y, _: jnp.where(y > 0, 3, 1) // 2 * 1.0), (5, 5, 2), "type int32"),
     ],
 )

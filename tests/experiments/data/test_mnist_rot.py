@@ -187,6 +187,7 @@ def test_files_that_are_placed_after_the_error_are_found(folder, rotated, uprigh
         (lambda folder: np.savez(folder / "train.npz", data=1 - np.eye(3, 784), labels=[1, 2, 3]), "no light digits"),
         (lambda folder: np.savez(folder / "train.npz", data=[[-255] * 784], labels=[1]), "not from 0 to 1"),
         (lambda folder: np.savez(folder / "train.npz", data=[[254.5] * 784], labels=[1]), "not from 0 to 1"),
+        (lambda folder: np.savez(folder / "train.npz", data=[[1e300] * 784], labels=[1]), "not from 0 to 1"),
     ],
 )
 def test_wrong_files_are_named(folder, upright, break_it, says):
@@ -206,6 +207,13 @@ def test_a_label_that_is_no_digit_is_refused(folder, rotated, upright):
     place(folder, "x and y", rotated | {"test": (images, np.where(labels == 9, 10, labels))})
     with pytest.raises(DataError, match="test has the label 10, labels are 0 to 9"):
         read(folder, upright)
+
+
+def test_dim_grey_levels_are_read(folder, rotated, upright):
+    dim = {split: (images // 4, labels) for split, (images, labels) in rotated.items()}
+    for name, split in zip(("train", "valid", "test"), SPLITS, strict=True):
+        np.savez(folder / f"{name}.npz", data=dim[split][0], labels=dim[split][1])
+    np.testing.assert_array_equal(read(folder, upright)[0]["test"][0], dim["test"][0])
 
 
 def test_whole_numbers_of_0_and_1_are_black_and_white(folder, rotated, upright):

@@ -1,4 +1,4 @@
-"""The loop's clock."""
+"""The loop's clock, and what it is told."""
 
 from types import SimpleNamespace
 
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from experiments.settings import RunConfig
-from experiments.training.loop import Loop, Position, _CompileClock
+from experiments.training.loop import Loop, Position, _CompileClock, make
+from experiments.training.steps import Adam
 from tests.experiments import small_digits
 
 
@@ -28,6 +29,14 @@ def loop():
     """70 images in batches of 32: the third batch of an epoch is a smaller one."""
     config = RunConfig("lenet", 1, "mnist_5k", 0, (0, 1), 4, 32, 1e-3, "report", "float32", "auto", schedule="cosine")
     return Loop([config], {1: small_digits.load("mnist_5k", 1)})
+
+
+def test_what_a_run_was_told_of_its_training_reaches_it():
+    told = {"schedule": "steps", "weight_decay": 0.1, "label_smoothing": 0.2, "l2": 0.3, "augmentation": "rotations"}
+    config = RunConfig("lenet", 1, "mnist_rot_like", 0, (0,), 2, 8, 1e-3, "report", "bfloat16", "auto", **told)
+    network, programs = make(config, num_train=80)
+    assert programs.optimizer == Adam(1e-3, "steps", 0.1, num_steps=20, l2=0.3)
+    assert (network.label_smoothing, network.augmentation, network.compute_dtype) == (0.2, "rotations", "bfloat16")
 
 
 def test_the_learning_rates_schedule_ends_with_the_last_step(loop):
