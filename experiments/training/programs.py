@@ -104,10 +104,13 @@ class Programs:
 
     def confusion(self, params, stats, data) -> np.ndarray:
         """Counts `[seeds, class, predicted class]` over a whole split."""
-        parts = [
-            self._confusion(params, stats, np.int32(first), data)
-            for first in range(0, data[1].shape[0], self.layout.eval_size)
-        ]
+        parts = []
+        # Many programs that add up over a CPU's devices, given at once, wait for each other until jax aborts.
+        waits = self.layout.mesh_shape[1] > 1 and self.mesh.devices.flat[0].platform == "cpu"
+        for first in range(0, data[1].shape[0], self.layout.eval_size):
+            parts.append(self._confusion(params, stats, np.int32(first), data))
+            if waits:
+                jax.block_until_ready(parts[-1])
         return self.rows(functools.reduce(jnp.add, parts))
 
     def seconds_per_image(self, states, data, images: int = 64, rounds: int = 3) -> float:

@@ -165,6 +165,32 @@ def test_all_meshes_agree(cases):
     assert json.loads(done.stdout.splitlines()[-1]) == {"devices": 8}
 
 
+@pytest.mark.slow
+def test_a_large_split_is_counted_on_several_devices():
+    """Hundreds of programs that add up over two devices; given at once, they waited for each other for ever."""
+    code = """
+        import numpy as np
+        from experiments.data import Split
+        from experiments.training.devices import Layout
+        from experiments.training.programs import Programs
+        from tests.experiments.training import test_steps as test
+        labels = np.arange(40_000) % 10
+        split = Split(np.zeros((40_000, 28, 28, 1), np.uint8), labels, np.zeros(40_000))
+        layout = Layout("loop", None, 100, 1, (1, 2))
+        programs = Programs(test.small(), layout, (0,), (), batch_size=32, learning_rate=1e-3)
+        states = programs.init()
+        counts = programs.confusion(states["params"], states["stats"], programs.place(split))
+        print(counts.sum((0, 2)).tolist())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"},
+        capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == str([4_000] * 10)
+
+
 def test_two_trainings_are_bitwise_equal():
     split = small_digits.split("train", False)
     layout = LAYOUTS["loop, slices of a half"]
