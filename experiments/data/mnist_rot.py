@@ -161,8 +161,8 @@ def _checked(path, images, labels):
     if labels.size != max(labels.shape, default=1):
         shape = "x".join(map(str, labels.shape))
         raise DataError(f"{path} has labels of shape {shape}, not one number for each image: replace it")
-    dim = 1 if images.dtype == np.uint8 else 127  # fewer whole numbers in other types are no grey levels
-    if dim < images.max() <= 255 and (images == np.rint(images)).all():
+    most = 1 if images.dtype == np.uint8 else 127  # whole numbers up to this are no grey levels
+    if most < images.max() <= 255 and (images == np.rint(images)).all():
         images = images / np.float32(255)
     with np.errstate(over="ignore"):
         images, labels = images.astype(np.float32), labels.astype(np.float32).reshape(-1)
