@@ -32,7 +32,7 @@ ROOT = pathlib.Path(__file__).parents[1] / "results"
 ANGLES = tuple(range(-45, 45, 5))
 RUN = pathlib.Path("checkpoints/setting3_lenet_fconv_invariant_mnist")
 TOGETHER, SHOWN, BINS = 250, 12, 15
-TURNS, TURNED = (90, 180, 270), 1_000
+QUARTER_TURNS, NUM_ROTATED = (90, 180, 270), 1_000
 SAME = 1e-4
 """Rounding, through a network."""
 
@@ -109,7 +109,9 @@ def quarter_turns(models: list[nnx.Module], images: np.ndarray) -> float:
     call = nnx.jit(lambda model, x: model(x))
     x = jnp.asarray(images, jnp.float32) / 255
     return max(
-        float(fc.equivariance_error(functools.partial(call, model), x, angle)) for model in models for angle in TURNS
+        float(fc.equivariance_error(functools.partial(call, model), x, angle))
+        for model in models
+        for angle in QUARTER_TURNS
     )
 
 
@@ -130,7 +132,7 @@ def page(command: str, name: str, found: np.ndarray, labels: np.ndarray, moved: 
         f"digits, each at {len(ANGLES)} angles, every 5 degrees of a quarter turn. The network does not see whole "
         "quarter turns." + " Mean and standard deviation over the seeds." * (len(seeds) > 1),
         "",
-        f"- One, two and three quarter turns of {TURNED:,} test digits move the logits of no seed by more than "
+        f"- One, two and three quarter turns of {NUM_ROTATED:,} test digits move the logits of no seed by more than "
         f"{moved:.1e} of their norm (goal: 1e-5).",
         f"- Wrong at a given angle: {spread(by_angle.mean(1), '.2%')} of the digits (upright "
         f"{spread(by_angle[:, upright], '.2%')}, at a seed's worst angle {spread(by_angle.max(1), '.2%')}).",
@@ -186,7 +188,7 @@ def main():
     _check(evaluator.config.dataset, options.dataset)
     test = data.load(options.dataset, 1, data_dir=options.data_dir, splits=("test",), progress=print)["test"]
     models = [evaluator.model(int(row)) for row in np.flatnonzero(evaluator.good)]
-    moved = quarter_turns(models, test.images[:TURNED])
+    moved = quarter_turns(models, test.images[:NUM_ROTATED])
     if moved > SAME:
         raise SystemExit(f"{options.run_dir} sees quarter turns: this page is of networks that do not")
     found = np.stack([probabilities(model, test.images) for model in models])

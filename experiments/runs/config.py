@@ -168,8 +168,9 @@ def check_save(folder: Path, record: dict | None, config: RunConfig, data_digest
     now = of_save([config], [data_digest])
     if not isinstance(saved, dict):
         return
+    saved = of_older(saved)
     for name, value in now.items():
-        was = of_older(saved).get(name)
+        was = saved.get(name)
         if name == "data_digest" and isinstance(was, dict) and str(config.setting) not in was:
             continue  # not a save for this setting: restoring it will say so
         if name == "data_digest" and isinstance(was, dict):

@@ -123,7 +123,7 @@ def network(create: Callable, *, num_classes: int = 10, precision: str = "float3
 def rotated_anew(image: jax.Array, key: jax.Array) -> jax.Array:
     """An image `[size, size, channel]` rotated about its centre by an angle uniform over the circle, bilinearly.
 
-    What comes from outside the image is 0.
+    What comes from outside the image is 0.  `fconv_jax.rotate_image` takes no traced angle.
     """
     angle = jax.random.uniform(jax.random.fold_in(key, _ANGLE), maxval=2 * jnp.pi)
     centre = (image.shape[0] - 1) / 2
